@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package evidence holds what is known about an artifact beside its bytes: which components are in it and which of their
+// vulnerabilities are known. Every piece is bound to the digest of the artifact.
+package evidence
+
+import (
+	"time"
+
+	"github.com/pawl-project/pawl/internal/digest"
+)
+
+// Predicate types of attestations over evidence, as cosign names them.
+const (
+	CycloneDXPredicate = "https://cyclonedx.org/bom"
+	VerdictPredicate   = "https://github.com/pawl-project/pawl/verdict/v1"
+)
+
+// SBOM lists the components of one artifact.
+type SBOM struct {
+	Subject    Subject
+	Components []Component
+	Tool       Tool
+	Created    time.Time
+}
+
+// Subject is the artifact that a piece of evidence speaks of.
+type Subject struct {
+	Name    string
+	Version string
+	Digest  digest.Set
+	Size    int64
+}
+
+// Component is one package inside an artifact.
+type Component struct {
+	Name    string
+	Version string
+	// PURL is the package URL without qualifiers that depend on the build ("pkg:golang/golang.org/x/text@0.3.5").
+	PURL string
+	// Ecosystem is the OSV ecosystem ("Go", "npm", "NuGet", "PyPI", "Debian:12", "Alpine:v3.20"); empty if OSV has none.
+	Ecosystem string
+	// Locations are paths inside the artifact.
+	Locations []string
+	Licences  []string
+}
+
+// Tool is a program that made evidence.
+type Tool struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// Database is the collection of vulnerabilities that a scan looked into.
+type Database struct {
+	Name string `json:"name"`
+	// Snapshot names the content: the SHA-256 over its records, or what the service says about itself.
+	Snapshot string    `json:"snapshot"`
+	Updated  time.Time `json:"updated,omitzero"`
+	Records  int       `json:"records"`
+}
+
+// Report is the result of a scan of one artifact's components against one database. A scan that could not look at
+// everything returns an error and no report: a report never means "nothing found because nothing was looked at".
+type Report struct {
+	Subject  Subject   `json:"-"`
+	Tool     Tool      `json:"tool"`
+	Database Database  `json:"database"`
+	At       time.Time `json:"at"`
+	Findings []Finding `json:"findings"`
+}
+
+// Finding is one vulnerability of one component.
+type Finding struct {
+	// ID is the name of the record; Aliases are the other names of the same vulnerability (CVE, GHSA, GO, DSA).
+	ID       string   `json:"id"`
+	Aliases  []string `json:"aliases,omitempty"`
+	Severity Severity `json:"severity"`
+	Summary  string   `json:"summary,omitempty"`
+	PURL     string   `json:"purl"`
+	Name     string   `json:"name"`
+	Version  string   `json:"version"`
+	// FixedIn is the lowest version of the component without the vulnerability; empty if none is known.
+	FixedIn   string    `json:"fixedIn,omitempty"`
+	Published time.Time `json:"published,omitzero"`
+}
+
+// Severity is the qualitative severity rating (CVSS v3.1 specification, section 5; v4.0 section 6).
+type Severity string
+
+// The severities.
+const (
+	Critical Severity = "critical"
+	High     Severity = "high"
+	Medium   Severity = "medium"
+	Low      Severity = "low"
+	Unknown  Severity = "unknown"
+)
+
+// Is reports whether the finding is the vulnerability that goes by this name.
+func (f Finding) Is(name string) bool {
+	if f.ID == name {
+		return true
+	}
+	for _, alias := range f.Aliases {
+		if alias == name {
+			return true
+		}
+	}
+	return false
+}
