@@ -24,6 +24,9 @@ var ErrExists = errors.New("exists already")
 // ErrChanged reports a Swap whose expectation does not hold.
 var ErrChanged = errors.New("changed meanwhile")
 
+// ErrOffset reports an offset that is negative or behind the end.
+var ErrOffset = errors.New("offset is not in the blob")
+
 // ErrName reports a name that no store takes.
 var ErrName = errors.New("bad name")
 
@@ -36,7 +39,8 @@ type Info struct {
 
 // Reader reads blobs. Safe for concurrent use.
 type Reader interface {
-	// Open returns the bytes of name from offset on, and what is stored there. The result must be closed.
+	// Open returns the bytes of name from offset on, and what is stored there. An offset behind the end is ErrOffset. The
+	// result must be closed; it may also be an io.Seeker over the whole blob.
 	Open(ctx context.Context, name string, offset int64) (io.ReadCloser, Info, error)
 	Stat(ctx context.Context, name string) (Info, error)
 	// List calls fn for every blob whose name begins with prefix, in order of names, until fn fails.
@@ -60,6 +64,20 @@ type Writer interface {
 type Store interface {
 	Reader
 	Writer
+}
+
+// Uploader is an optional ability of a Store: a blob that arrives in several pieces, over connections that break. What has
+// arrived is kept, but is no blob before Complete: Open, Stat and List do not know it. One caller at a time works on an
+// upload; a second one is refused with class refusal.Busy.
+type Uploader interface {
+	// Received returns how many bytes of the upload have been kept; none is 0.
+	Received(ctx context.Context, name string) (int64, error)
+	// Continue adds the bytes of src at offset and returns how many bytes are kept now, also beside an error of src. An
+	// offset that is not what Received returns is ErrChanged.
+	Continue(ctx context.Context, name string, offset int64, src io.Reader) (int64, error)
+	// Complete makes the upload the blob name if check accepts the whole of it, with the rules of Create. An upload that
+	// check does not accept is dropped, and the error is that of check.
+	Complete(ctx context.Context, name string, check func(src io.Reader) error) error
 }
 
 // MaxName bounds a name, in bytes.

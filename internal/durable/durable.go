@@ -106,7 +106,7 @@ func (f *File) CommitIf(allowed func() error) error {
 	if err != nil {
 		return errors.Join(err, f.discard())
 	}
-	err = syncIn(f.root, path.Dir(f.name))
+	err = SyncIn(f.root, path.Dir(f.name))
 	return errors.Join(err, f.release())
 }
 
@@ -207,13 +207,13 @@ func RenameIn(root *os.Root, from, to string) error {
 	if err := root.Rename(from, to); err != nil {
 		return err
 	}
-	if err := syncIn(root, path.Dir(to)); err != nil {
+	if err := SyncIn(root, path.Dir(to)); err != nil {
 		return err
 	}
 	if path.Dir(from) == path.Dir(to) {
 		return nil
 	}
-	return syncIn(root, path.Dir(from))
+	return SyncIn(root, path.Dir(from))
 }
 
 // RemoveIn deletes a file below root and makes that durable. A file that is not there is success.
@@ -225,7 +225,7 @@ func RemoveIn(root *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	return syncIn(root, path.Dir(name))
+	return SyncIn(root, path.Dir(name))
 }
 
 // Mkdir makes the folder at path, and those above it that are missing, durable. A folder that is there is success.
@@ -265,7 +265,7 @@ func MkdirIn(root *os.Root, name string, perm fs.FileMode) error {
 	if err := root.Mkdir(name, perm); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncIn(root, path.Dir(name))
+	return SyncIn(root, path.Dir(name))
 }
 
 // SyncDir makes the names in a folder durable: what was created, renamed or removed there.
@@ -277,7 +277,8 @@ func SyncDir(dir string) error {
 	return syncFolder(d)
 }
 
-func syncIn(root *os.Root, dir string) error {
+// SyncIn is SyncDir for a name below root.
+func SyncIn(root *os.Root, dir string) error {
 	d, err := root.Open(dir)
 	if err != nil {
 		return err

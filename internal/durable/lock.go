@@ -94,5 +94,15 @@ func readHolder(f *os.File) string {
 	return "another process"
 }
 
+// LockOpen locks a file that is open already, until it is closed, and leaves its bytes alone. If somebody else holds it,
+// it is refused at once with class Busy.
+func LockOpen(f *os.File) error {
+	err := lockFile(f)
+	if errors.Is(err, errLocked) {
+		return refusal.New(refusal.Busy, "file "+f.Name(), "another process is writing it").Do("wait until it has finished")
+	}
+	return err
+}
+
 // Unlock gives the lock back. The file stays: deleting it would let two processes hold "the" lock.
 func (h *Held) Unlock() error { return h.file.Close() }
