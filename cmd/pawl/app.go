@@ -87,7 +87,7 @@ hosts that never go back below a security floor; and lets anybody check every st
 	flags.BoolVar(&a.json, "json", false, "print the result as JSON on standard output, errors as JSON on standard error")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what is done to standard error")
 	flags.StringVar(&a.passwordFile, "password-file", "", "file with the password of private keys, instead of the environment")
-	root.AddCommand(newVersionCommand(a))
+	root.AddCommand(newVersionCommand(a), newExitStatusTopic())
 	root.AddCommand(commands(a)...)
 	return root
 }

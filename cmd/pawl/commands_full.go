@@ -17,7 +17,9 @@ const roles = "release, serve, agent"
 
 // commands are the commands of the full build. The device build has its own, shorter list.
 func commands(a *app) []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newManCommand(a),
+	}
 }
 
 // execute runs the command line with help that is laid out for reading. Errors are printed by the app.
