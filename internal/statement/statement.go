@@ -43,6 +43,7 @@ const (
 	MaxArtifacts = 64
 	MaxHardware  = 64
 	MaxFixes     = 256
+	MaxImages    = 16   // repositories of one image
 	MaxText      = 4096 // of one text, in bytes
 )
 
@@ -252,6 +253,14 @@ func CheckName(name string) error {
 	return nil
 }
 
+// CheckImage reports whether name may be the repository of an image: with its registry, without tag and digest.
+func CheckImage(name string) error {
+	if len(name) > 255 || !imageName.MatchString(name) {
+		return fmt.Errorf("image %q is not a repository with its registry", clip(name))
+	}
+	return nil
+}
+
 // Check reports the first thing in r that no statement may contain.
 func (r Release) Check() error {
 	if err := CheckProduct(r.Product); err != nil {
@@ -288,7 +297,7 @@ func (r Release) Check() error {
 			return fmt.Errorf("fix %q is not the name of a vulnerability", clip(id))
 		}
 	}
-	if err := checkHardware(r.Hardware); err != nil {
+	if err := CheckHardware(r.Hardware); err != nil {
 		return err
 	}
 	if r.Advisory != nil {
@@ -317,17 +326,17 @@ func (r Release) checkArtifacts() error {
 			return fmt.Errorf("artifact %q: size %d is not positive", a.Name, a.Size)
 		case len(a.MediaType) > 255 || len(a.Platform) > 64:
 			return fmt.Errorf("artifact %q: media type or platform is too long", a.Name)
-		case len(a.Images) > 16:
-			return fmt.Errorf("artifact %q: %d images, at most 16 are allowed", a.Name, len(a.Images))
+		case len(a.Images) > MaxImages:
+			return fmt.Errorf("artifact %q: %d images, at most %d are allowed", a.Name, len(a.Images), MaxImages)
 		case (r.Channel == Container) != (len(a.Images) > 0):
 			return fmt.Errorf("artifact %q: images are for channel container, and needed there", a.Name)
 		}
 		for _, image := range a.Images {
-			if len(image) > 255 || !imageName.MatchString(image) {
-				return fmt.Errorf("artifact %q: image %q is not a repository with its registry", a.Name, clip(image))
+			if err := CheckImage(image); err != nil {
+				return fmt.Errorf("artifact %q: %w", a.Name, err)
 			}
 		}
-		if err := checkHardware(a.Hardware); err != nil {
+		if err := CheckHardware(a.Hardware); err != nil {
 			return fmt.Errorf("artifact %q: %w", a.Name, err)
 		}
 		seen[a.Name] = true
@@ -354,7 +363,8 @@ func (a Advisory) check() error {
 	return nil
 }
 
-func checkHardware(names []string) error {
+// CheckHardware reports whether names may be the hardware of a release or an artifact.
+func CheckHardware(names []string) error {
 	if len(names) > MaxHardware {
 		return fmt.Errorf("%d kinds of hardware, at most %d are allowed", len(names), MaxHardware)
 	}
