@@ -27,8 +27,8 @@ type SHA512 [sha512.Size]byte
 
 // Set holds both digests of the same bytes.
 type Set struct {
-	SHA256 SHA256
-	SHA512 SHA512
+	SHA256 SHA256 `json:"sha256"`
+	SHA512 SHA512 `json:"sha512,omitzero"`
 }
 
 // Of returns the SHA-256 of data.
@@ -122,6 +122,28 @@ func (d SHA512) Hex() string { return hex.EncodeToString(d[:]) }
 
 // String returns the text form.
 func (d SHA512) String() string { return "sha512:" + d.Hex() }
+
+// MarshalText writes the text form.
+func (d SHA512) MarshalText() ([]byte, error) {
+	if d.IsZero() {
+		return nil, fmt.Errorf("%w: no digest to write", ErrMalformed)
+	}
+	return []byte(d.String()), nil
+}
+
+// UnmarshalText reads the text form.
+func (d *SHA512) UnmarshalText(text []byte) error {
+	h, ok := strings.CutPrefix(string(text), "sha512:")
+	if !ok {
+		return fmt.Errorf("%w: %q does not begin with \"sha512:\"", ErrMalformed, clip(string(text)))
+	}
+	v, err := ParseHex512(h)
+	if err != nil {
+		return err
+	}
+	*d = v
+	return nil
+}
 
 // clip keeps hostile text out of long error messages.
 func clip(s string) string {

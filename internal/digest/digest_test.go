@@ -5,6 +5,7 @@ package digest
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -149,4 +150,24 @@ func BenchmarkCopy(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestSetIsTextInJSON(t *testing.T) {
+	want := SetOf([]byte("greeter"))
+	data, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := `{"sha256":"` + want.SHA256.String() + `","sha512":"` + want.SHA512.String() + `"}`; string(data) != text {
+		t.Errorf("%s, want %s", data, text)
+	}
+	var got Set
+	if err := json.Unmarshal(data, &got); err != nil || got != want {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{`{"sha512":"` + want.SHA256.String() + `"}`, `{"sha512":"sha512:00"}`} {
+		if err := json.Unmarshal([]byte(bad), &got); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
 }
