@@ -2,5 +2,11 @@
 
 package main
 
+import (
+	"errors"
+
+	"github.com/pawl-project/pawl/internal/yamlx"
+)
+
 // isConfigError reports whether err is a mistake in a configuration file.
-func isConfigError(err error) bool { return false }
+func isConfigError(err error) bool { return errors.As(err, new(*yamlx.Error)) }
