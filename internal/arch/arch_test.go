@@ -48,7 +48,7 @@ var adapterMay = map[string][]string{
 }
 
 // plumbing may be imported by engines and adapters.
-var plumbing = []string{"durable", "execx", "fault", "httpx", "journal", "yamlx"}
+var plumbing = []string{"durable", "execx", "fault", "httpx", "journal", "layout", "yamlx"}
 
 // pkg is what "go list" says of a package.
 type pkg struct {
