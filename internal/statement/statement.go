@@ -301,7 +301,7 @@ func (r Release) Check() error {
 		return err
 	}
 	if r.Advisory != nil {
-		if err := r.Advisory.check(); err != nil {
+		if err := r.Advisory.Check(); err != nil {
 			return fmt.Errorf("advisory: %w", err)
 		}
 	}
@@ -344,7 +344,8 @@ func (r Release) checkArtifacts() error {
 	return nil
 }
 
-func (a Advisory) check() error {
+// Check reports the first thing in a that no advisory may contain or lack.
+func (a Advisory) Check() error {
 	if !slices.Contains([]string{"critical", "high", "medium", "low"}, a.Severity) {
 		return fmt.Errorf("severity %q is not critical, high, medium or low", clip(a.Severity))
 	}
