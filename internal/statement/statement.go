@@ -227,7 +227,6 @@ func Decode(data []byte) (Release, error) {
 
 var (
 	productName  = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
-	artifactName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
 	hardwareName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/+-]{0,63}$`)
 	fixName      = regexp.MustCompile(`^[A-Z][A-Z0-9]*-[A-Za-z0-9-]{1,60}$`)
 	imageName    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$`)
@@ -245,9 +244,15 @@ func CheckProduct(name string) error {
 	return nil
 }
 
-// CheckName reports whether name may be the name of an artifact: a plain file name, no path.
+// CheckName reports whether name may be the name of an artifact: a plain file name, no path. It is asked for every file
+// of a catalogue, so it is no regular expression.
 func CheckName(name string) error {
-	if !artifactName.MatchString(name) || strings.Contains(name, "..") {
+	ok := len(name) >= 1 && len(name) <= 128 && !strings.Contains(name, "..")
+	for i := 0; ok && i < len(name); i++ {
+		c := name[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || i > 0 && strings.IndexByte("._+~-", c) >= 0
+	}
+	if !ok {
 		return fmt.Errorf("artifact name %q: a plain file name of 1 to 128 characters without \"..\" is allowed", clip(name))
 	}
 	return nil
