@@ -128,13 +128,9 @@ func contents(p Product) (map[string][]byte, error) {
 // Contents returns the files that the top-level targets document contains, by blob name: public keys and recoveries, to
 // be published beside it for people and for other TUF clients.
 func Contents(doc []byte) (map[string][]byte, error) {
-	d, err := parse[metadata.TargetsType](doc)
+	_, _, files, err := readTargets(doc)
 	if err != nil {
-		return nil, malformed(TargetsRole, "%w", err)
-	}
-	_, files, err := readTargets(d.tuf)
-	if err != nil {
-		return nil, malformed(TargetsRole, "%w", err)
+		return nil, err
 	}
 	out := make(map[string][]byte, len(files))
 	for name, t := range files {

@@ -4,6 +4,9 @@ package trust_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"reflect"
@@ -11,10 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 
 	"github.com/pawl-project/pawl/internal/digest"
 	"github.com/pawl-project/pawl/internal/refusal"
+	"github.com/pawl-project/pawl/internal/sign"
 	"github.com/pawl-project/pawl/internal/trust"
 	"github.com/pawl-project/pawl/internal/trust/trusttest"
 )
@@ -73,6 +78,21 @@ func TestRoundTrip(t *testing.T) {
 	id := must(trust.KeyID(keys[0].PublicKey()))(t)
 	if want := (trust.Head{Type: "timestamp", Version: 7, Issued: timestamp.Issued, Expires: timestamp.Expires, KeyIDs: []string{id}}); !reflect.DeepEqual(head, want) {
 		t.Errorf("%+v", head)
+	}
+}
+
+func TestKeyID(t *testing.T) {
+	key := trusttest.NewKey(t).PublicKey()
+	theirs := must(must(metadata.KeyFromPublicKey(key))(t).ID())(t)
+	if ours := must(trust.KeyID(key))(t); ours != theirs {
+		t.Errorf("got %s, go-tuf says %s", ours, theirs)
+	}
+	other, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trust.KeyID(&other.PublicKey); !errors.Is(err, sign.ErrUnsupportedKey) {
+		t.Error(err)
 	}
 }
 
@@ -172,11 +192,62 @@ func TestProductRulesAreThoseOfTUF(t *testing.T) {
 	}
 }
 
-// TestNull: go-tuf 2.4.2 crashes on this document, before it looks at a signature.
+// TestNull: go-tuf 2.4.2 crashes on these documents, before it looks at a signature.
 func TestNull(t *testing.T) {
-	doc := []byte(`{"signatures":[],"signed":{"_type":"targets","spec_version":"1.0.31","version":1,"expires":"2030-01-01T00:00:00Z","targets":{"x":null}}}`)
-	_, err := trust.ParseTargets(doc)
-	expect(t, err, refusal.Malformed, "null at /targets/x")
+	const head = `{"signatures":[],"signed":{"spec_version":"1.0.31","version":1,"expires":"2030-01-01T00:00:00Z",`
+	_, err := trust.ParseTimestamp([]byte(head + `"_type":"timestamp","meta":{"snapshot.json":null}}}`))
+	expect(t, err, refusal.Malformed, "null at /meta/snapshot.json")
+	_, err = trust.ParseTargets([]byte(head + `"_type":"targets","targets":{"x":null}}}`))
+	expect(t, err, refusal.Malformed)
+	_, err = trust.ParseRole("greeter", []byte(head+`"_type":"targets","targets":{"greeter/1.0.0/x":null}}}`))
+	expect(t, err, refusal.Malformed)
+}
+
+// TestTargetsRulesAreThoseOfTUF is the same comparison for the top-level targets.
+func TestTargetsRulesAreThoseOfTUF(t *testing.T) {
+	r := trusttest.New(t, "greeter")
+	next := r.Targets
+	next.Version = 2
+	unsigned := must(trust.NewTargets(next))(t)
+	next.Expires = r.Now.Add(-time.Second)
+	expired := must(trust.NewTargets(next))(t)
+	for _, test := range []struct {
+		name    string
+		doc     []byte
+		version int64
+		want    bool
+	}{
+		{"two of three", trusttest.Sign(t, unsigned, r.RootKeys[0], r.RootKeys[2]), 2, true},
+		{"one of three", trusttest.Sign(t, unsigned, r.RootKeys[0]), 2, false},
+		{"one and the online key", trusttest.Sign(t, unsigned, r.RootKeys[0], r.Online), 2, false},
+		{"another version", trusttest.Sign(t, unsigned, r.RootKeys...), 3, false},
+		{"expired", trusttest.Sign(t, expired, r.RootKeys...), 2, false},
+		{"signed, then changed", bytes.Replace(trusttest.Sign(t, unsigned, r.RootKeys...), []byte(`"threshold":1`), []byte(`"threshold": 1,"x":1`), 1), 2, false},
+		{"signed, then spaced", bytes.ReplaceAll(trusttest.Sign(t, unsigned, r.RootKeys...), []byte(`,"`), []byte(`, "`)), 2, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r.Snapshot.Roles["targets"] = trust.FileOf(test.version, test.doc)
+			r.Blobs[trust.MetadataName("targets", test.version)] = test.doc
+			r.PushSnapshot(r.Online)
+			r.PushTimestamp(r.Online)
+			if _, err := load(r, 1, nil, r.Now); (err == nil) != test.want {
+				t.Errorf("ours: %v", err)
+			}
+			tuf, err := trustedmetadata.New(r.Doc(trust.RootRole, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tuf.RefTime = r.Now
+			_, err1 := tuf.UpdateTimestamp(r.Doc(trust.TimestampRole, 0))
+			_, err2 := tuf.UpdateSnapshot(r.Doc(trust.SnapshotRole, r.Snapshot.Version), false)
+			if err := errors.Join(err1, err2); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tuf.UpdateTargets(test.doc); (err == nil) != test.want {
+				t.Errorf("go-tuf: %v", err)
+			}
+		})
+	}
 }
 
 func FuzzParse(f *testing.F) {

@@ -4,6 +4,7 @@ package trust
 
 import (
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,7 +23,7 @@ import (
 	"github.com/pawl-project/pawl/internal/version"
 )
 
-// document is a parsed document of one of the four top-level roles; go-tuf holds its content.
+// document is a parsed root, snapshot or timestamp; go-tuf holds its content.
 type document[T metadata.Roles] struct {
 	envelope
 	tuf *metadata.Metadata[T]
@@ -47,8 +48,6 @@ func parse[T metadata.Roles](data []byte) (document[T], error) {
 	switch s := any(&m.Signed).(type) {
 	case *metadata.RootType:
 		spec, number, expires = s.SpecVersion, s.Version, s.Expires
-	case *metadata.TargetsType:
-		spec, number, expires = s.SpecVersion, s.Version, s.Expires
 	case *metadata.SnapshotType:
 		spec, number, expires = s.SpecVersion, s.Version, s.Expires
 	case *metadata.TimestampType:
@@ -72,13 +71,21 @@ func checkHead(spec string, number int64, expires time.Time) error {
 	return nil
 }
 
-// readKey reads a public key of TUF. Only ECDSA P-256 is taken, and only under its own key identifier: one key has one
-// name.
-func readKey(id string, k *metadata.Key) (*ecdsa.PublicKey, error) {
+// tufKey is a public key as TUF writes it.
+type tufKey struct {
+	Type   string `json:"keytype"`
+	Scheme string `json:"scheme"`
+	Value  struct {
+		Public string `json:"public"`
+	} `json:"keyval"`
+}
+
+// read returns the key. Only ECDSA P-256 is taken, and only under its own key identifier: one key has one name.
+func (k tufKey) read(id string) (*ecdsa.PublicKey, error) {
 	if k.Scheme != metadata.KeySchemeECDSA_SHA2_P256 || k.Type != metadata.KeyTypeECDSA_SHA2_P256 {
 		return nil, fmt.Errorf("key %s: %q with scheme %q: %w", clip(id), clip(k.Type), clip(k.Scheme), sign.ErrUnsupportedKey)
 	}
-	key, err := sign.ParsePublicKey([]byte(k.Value.PublicKey))
+	key, err := sign.ParsePublicKey([]byte(k.Value.Public))
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", clip(id), err)
 	}
@@ -93,7 +100,7 @@ func readKey(id string, k *metadata.Key) (*ecdsa.PublicKey, error) {
 }
 
 // readAuthority reads the keys of a role and checks that its threshold can be met by distinct keys.
-func readAuthority(ids []string, threshold int, keys map[string]*metadata.Key) (Authority, error) {
+func readAuthority(ids []string, threshold int, keys map[string]tufKey) (Authority, error) {
 	if len(ids) > MaxKeys {
 		return Authority{}, fmt.Errorf("%d keys, at most %d are allowed", len(ids), MaxKeys)
 	}
@@ -103,7 +110,7 @@ func readAuthority(ids []string, threshold int, keys map[string]*metadata.Key) (
 		if !ok {
 			return Authority{}, fmt.Errorf("key %s is named and not given", clip(id))
 		}
-		key, err := readKey(id, k)
+		key, err := k.read(id)
 		if err != nil {
 			return Authority{}, err
 		}
@@ -118,11 +125,14 @@ func checkKeys(keys []*ecdsa.PublicKey, threshold int) error {
 		return fmt.Errorf("%d keys, at most %d are allowed", len(keys), MaxKeys)
 	}
 	for i, key := range keys {
-		id, err := KeyID(key)
-		if err != nil {
-			return err
+		if key == nil || key.Curve != elliptic.P256() {
+			return sign.ErrUnsupportedKey
 		}
 		if slices.ContainsFunc(keys[:i], func(o *ecdsa.PublicKey) bool { return o.Equal(key) }) {
+			id, err := KeyID(key)
+			if err != nil {
+				return err
+			}
 			return fmt.Errorf("key %s stands twice: one key counts once", id)
 		}
 	}
@@ -137,13 +147,19 @@ func rootAuthorities(m *metadata.Metadata[metadata.RootType]) (map[string]Author
 	if !m.Signed.ConsistentSnapshot {
 		return nil, errors.New("without consistent snapshots")
 	}
+	keys := make(map[string]tufKey, len(m.Signed.Keys))
+	for id, k := range m.Signed.Keys {
+		out := tufKey{Type: k.Type, Scheme: k.Scheme}
+		out.Value.Public = k.Value.PublicKey
+		keys[id] = out
+	}
 	out := map[string]Authority{}
 	for _, name := range metadata.TOP_LEVEL_ROLE_NAMES {
 		role, ok := m.Signed.Roles[name]
 		if !ok {
 			return nil, fmt.Errorf("no role %s", name)
 		}
-		a, err := readAuthority(role.KeyIDs, role.Threshold, m.Signed.Keys)
+		a, err := readAuthority(role.KeyIDs, role.Threshold, keys)
 		if err != nil {
 			return nil, fmt.Errorf("role %s: %w", name, err)
 		}
@@ -201,82 +217,129 @@ func (p Product) StatementKeys() []*ecdsa.PublicKey { return slices.Concat(p.Rel
 
 // ParseTargets reads a top-level targets document. Nothing is verified.
 func ParseTargets(doc []byte) (Targets, error) {
-	if err := tooLarge(TargetsRole, doc, MaxTargets); err != nil {
-		return Targets{}, err
+	_, t, _, err := readTargets(doc)
+	return t, err
+}
+
+// targetsSigned is the signed part of the top-level targets.
+type targetsSigned struct {
+	head
+	Targets     map[string]contentTarget `json:"targets"`
+	Delegations struct {
+		Keys     map[string]tufKey `json:"keys"`
+		Roles    []delegation      `json:"roles"`
+		Succinct jsontext.Value    `json:"succinct_roles"`
+	} `json:"delegations"`
+}
+
+type contentTarget struct {
+	Length int64     `json:"length"`
+	Hashes tufHashes `json:"hashes"`
+	Custom struct {
+		Pawl struct {
+			Content string `json:"content"`
+		} `json:"pawl"`
+	} `json:"custom"`
+}
+
+type delegation struct {
+	Name         string         `json:"name"`
+	KeyIDs       []string       `json:"keyids"`
+	Threshold    int            `json:"threshold"`
+	Terminating  bool           `json:"terminating"`
+	Paths        []string       `json:"paths"`
+	HashPrefixes jsontext.Value `json:"path_hash_prefixes"`
+}
+
+// tufHashes are the hashes of a file: one SHA-256 and nothing else. A second hash would give a file two names in a
+// consistent snapshot.
+type tufHashes digest.SHA256
+
+func (h *tufHashes) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	var text [3]string // the object, its only name and its only value
+	for i := range text {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		text[i] = token.String()
 	}
-	d, err := parse[metadata.TargetsType](doc)
+	end, err := dec.ReadToken()
 	if err != nil {
-		return Targets{}, malformed(TargetsRole, "%w", err)
+		return err
 	}
-	t, _, err := readTargets(d.tuf)
-	if err != nil {
-		return Targets{}, malformed(TargetsRole, "%w", err)
+	if text[1] != "sha256" || end.Kind() != '}' {
+		return errors.New("not exactly one hash, a SHA-256")
 	}
-	return t, nil
+	d, err := digest.ParseHex(text[2])
+	*h = tufHashes(d)
+	return err
 }
 
 // readTargets returns the content and, by path, the targets of the top-level role.
-func readTargets(m *metadata.Metadata[metadata.TargetsType]) (Targets, map[string]Target, error) {
-	files, err := readContents(m.Signed.Targets)
-	if err != nil {
-		return Targets{}, nil, err
+func readTargets(doc []byte) (envelope, Targets, map[string]Target, error) {
+	fail := func(err error) (envelope, Targets, map[string]Target, error) {
+		return envelope{}, Targets{}, nil, malformed(TargetsRole, "%w", err)
 	}
-	out := Targets{Version: m.Signed.Version, Expires: m.Signed.Expires}
-	used := 0
-	if d := m.Signed.Delegations; d != nil {
-		if d.SuccinctRoles != nil {
-			return Targets{}, nil, errors.New("delegation to hash bins")
+	if err := tooLarge(TargetsRole, doc, MaxTargets); err != nil {
+		return envelope{}, Targets{}, nil, err
+	}
+	e, err := open(doc)
+	if err != nil {
+		return fail(err)
+	}
+	var in targetsSigned
+	if err := json.Unmarshal(e.Signed, &in); err != nil {
+		return fail(err)
+	}
+	if err := in.head.check(TargetsRole); err != nil {
+		return fail(err)
+	}
+	files, err := readContents(in.Targets)
+	if err != nil {
+		return fail(err)
+	}
+	out := Targets{Version: in.Version, Expires: in.Expires}
+	switch {
+	case in.Delegations.Succinct != nil:
+		return fail(errors.New("delegation to hash bins"))
+	case len(in.Delegations.Roles) > MaxProducts:
+		return fail(fmt.Errorf("%d products, at most %d are allowed", len(in.Delegations.Roles), MaxProducts))
+	}
+	used, seen, byProduct := 0, map[string]bool{}, groupByProduct(files)
+	for _, role := range in.Delegations.Roles {
+		if seen[role.Name] {
+			return fail(fmt.Errorf("product %s stands twice", clip(role.Name)))
 		}
-		if len(d.Roles) > MaxProducts {
-			return Targets{}, nil, fmt.Errorf("%d products, at most %d are allowed", len(d.Roles), MaxProducts)
+		seen[role.Name] = true
+		p, err := readProduct(role, in.Delegations.Keys, byProduct[role.Name])
+		if err != nil {
+			return fail(fmt.Errorf("product %s: %w", clip(role.Name), err))
 		}
-		seen := map[string]bool{}
-		byProduct := groupByProduct(files)
-		for _, role := range d.Roles {
-			if seen[role.Name] {
-				return Targets{}, nil, fmt.Errorf("product %s stands twice", clip(role.Name))
-			}
-			seen[role.Name] = true
-			p, err := readProduct(role, d.Keys, byProduct[role.Name])
-			if err != nil {
-				return Targets{}, nil, fmt.Errorf("product %s: %w", clip(role.Name), err)
-			}
-			used += len(byProduct[role.Name])
-			out.Products = append(out.Products, p)
-		}
+		used += len(byProduct[role.Name])
+		out.Products = append(out.Products, p)
 	}
 	if used != len(files) {
-		return Targets{}, nil, fmt.Errorf("%d targets below %q belong to no product", len(files)-used, keysDir)
+		return fail(fmt.Errorf("%d targets below %q belong to no product", len(files)-used, keysDir))
 	}
-	return out, files, nil
+	return e, out, files, nil
 }
 
 // readContents reads the targets of the top-level role. Each is small and stands inside the metadata.
-func readContents(targets map[string]*metadata.TargetFiles) (map[string]Target, error) {
+func readContents(targets map[string]contentTarget) (map[string]Target, error) {
 	out := make(map[string]Target, len(targets))
 	for name, t := range targets {
 		if !strings.HasPrefix(name, keysDir) {
 			return nil, fmt.Errorf("target %q is not below %q: files of a product are named by its own role", clip(name), keysDir)
 		}
-		if t.Custom == nil || t.Length < 1 || t.Length > MaxContent {
-			return nil, fmt.Errorf("target %q has no content, or %d bytes where at most %d are allowed", clip(name), t.Length, MaxContent)
+		if t.Length < 1 || t.Length > MaxContent {
+			return nil, fmt.Errorf("target %q: %d bytes, 1 to %d are allowed", clip(name), t.Length, MaxContent)
 		}
-		var c struct {
-			Pawl struct {
-				Content string `json:"content"`
-			} `json:"pawl"`
-		}
-		if err := json.Unmarshal(*t.Custom, &c); err != nil {
-			return nil, fmt.Errorf("target %q: %w", clip(name), err)
-		}
-		d, err := onlySHA256(t.Hashes)
-		if err != nil {
-			return nil, fmt.Errorf("target %q: %w", clip(name), err)
-		}
-		if int64(len(c.Pawl.Content)) != t.Length || digest.Of([]byte(c.Pawl.Content)) != d {
+		content, d := []byte(t.Custom.Pawl.Content), digest.SHA256(t.Hashes)
+		if int64(len(content)) != t.Length || digest.Of(content) != d {
 			return nil, fmt.Errorf("target %q: its content is not the content that its digest names", clip(name))
 		}
-		out[name] = Target{Size: t.Length, Digest: d, Content: []byte(c.Pawl.Content)}
+		out[name] = Target{Size: t.Length, Digest: d, Content: content}
 	}
 	return out, nil
 }
@@ -303,11 +366,11 @@ func groupByProduct(files map[string]Target) map[string]map[string]Target {
 }
 
 // readProduct reads one delegation and the files of the product, by base name.
-func readProduct(role metadata.DelegatedRole, keys map[string]*metadata.Key, files map[string]Target) (Product, error) {
+func readProduct(role delegation, keys map[string]tufKey, files map[string]Target) (Product, error) {
 	if err := statement.CheckProduct(role.Name); err != nil {
 		return Product{}, err
 	}
-	if !role.Terminating || len(role.PathHashPrefixes) > 0 || !slices.Equal(role.Paths, []string{productPaths(role.Name)}) {
+	if !role.Terminating || role.HashPrefixes != nil || !slices.Equal(role.Paths, []string{productPaths(role.Name)}) {
 		return Product{}, fmt.Errorf("the delegation is not a terminating one for %q", productPaths(role.Name))
 	}
 	a, err := readAuthority(role.KeyIDs, role.Threshold, keys)
@@ -409,30 +472,43 @@ func keyFile(kind string, plain bool, key *ecdsa.PublicKey) (string, []byte, err
 	return kind + "-" + f[:12] + ".pub", text, nil
 }
 
-// role is the signed part of a product's role.
-type role struct {
+// roleSigned is the signed part of a product's role.
+type roleSigned struct {
 	head
-	Spec        string                `json:"spec_version"`
-	Targets     map[string]roleTarget `json:"targets"`
-	Delegations jsontext.Value        `json:"delegations"`
+	Targets     roleTargets    `json:"targets"`
+	Delegations jsontext.Value `json:"delegations"`
 }
 
-type roleTarget struct {
-	Length int64 `json:"length"`
-	Hashes struct {
-		SHA256 hexDigest `json:"sha256"`
-	} `json:"hashes"`
-	Custom struct {
-		Pawl *Index `json:"pawl"`
-	} `json:"custom"`
-}
+// roleTargets are the targets of a product, read without an intermediate form: they are most of what a device reads.
+type roleTargets map[string]Target
 
-// hexDigest is a SHA-256 without its prefix.
-type hexDigest digest.SHA256
-
-func (h *hexDigest) UnmarshalText(text []byte) error {
-	d, err := digest.ParseHex(string(text))
-	*h = hexDigest(d)
+func (m *roleTargets) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if token, err := dec.ReadToken(); err != nil || token.Kind() != '{' {
+		return errors.Join(errors.New("targets are not an object"), err)
+	}
+	*m = roleTargets{}
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		path := name.String()
+		if len(*m) >= MaxInRole {
+			return fmt.Errorf("more than %d targets", MaxInRole)
+		}
+		var t struct {
+			Length int64     `json:"length"`
+			Hashes tufHashes `json:"hashes"`
+			Custom struct {
+				Pawl *Index `json:"pawl"`
+			} `json:"custom"`
+		}
+		if err := json.UnmarshalDecode(dec, &t); err != nil {
+			return err
+		}
+		(*m)[path] = Target{Size: t.Length, Digest: digest.SHA256(t.Hashes), Index: t.Custom.Pawl}
+	}
+	_, err := dec.ReadToken()
 	return err
 }
 
@@ -451,23 +527,17 @@ func readRole(product string, doc []byte) (envelope, Role, error) {
 	if err != nil {
 		return envelope{}, Role{}, malformed(product, "%w", err)
 	}
-	var in role
+	var in roleSigned
 	if err := json.Unmarshal(e.Signed, &in); err != nil {
 		return envelope{}, Role{}, malformed(product, "%w", err)
 	}
-	if in.Type != TargetsRole {
-		return envelope{}, Role{}, malformed(product, "type %q is not %q", clip(in.Type), TargetsRole)
-	}
-	if err := checkHead(in.Spec, in.Version, in.Expires); err != nil {
+	if err := in.head.check(TargetsRole); err != nil {
 		return envelope{}, Role{}, malformed(product, "%w", err)
 	}
 	if in.Targets == nil {
 		return envelope{}, Role{}, malformed(product, "no member \"targets\"")
 	}
-	r := Role{Product: product, Version: in.Version, Expires: in.Expires, Targets: make(map[string]Target, len(in.Targets))}
-	for name, t := range in.Targets {
-		r.Targets[name] = Target{Size: t.Length, Digest: digest.SHA256(t.Hashes.SHA256), Index: t.Custom.Pawl}
-	}
+	r := Role{Product: product, Version: in.Version, Expires: in.Expires, Targets: in.Targets}
 	if in.Delegations != nil {
 		return envelope{}, Role{}, mixed(product, "the role of a product delegates to nobody, this one does")
 	}
@@ -482,16 +552,20 @@ func (r Role) check() error {
 	if len(r.Targets) > MaxInRole {
 		return malformed(r.Product, "%d targets, at most %d are allowed", len(r.Targets), MaxInRole)
 	}
-	releases := map[string]string{}
+	releases, versions := map[string]string{}, map[string]version.Version{}
 	for name, t := range r.Targets {
 		product, rest, _ := strings.Cut(name, "/")
 		dir, base, _ := strings.Cut(rest, "/")
 		if product != r.Product {
 			return mixed(r.Product, "it names target %q, and may name targets below %q only", clip(name), r.Product+"/")
 		}
-		v, err := version.Parse(dir)
-		if err != nil {
-			return malformed(r.Product, "target %q: %w", clip(name), err)
+		v, ok := versions[dir]
+		if !ok {
+			var err error
+			if v, err = version.Parse(dir); err != nil {
+				return malformed(r.Product, "target %q: %w", clip(name), err)
+			}
+			versions[dir] = v
 		}
 		if err := statement.CheckName(base); err != nil {
 			return malformed(r.Product, "target %q: %w", clip(name), err)

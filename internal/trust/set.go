@@ -241,48 +241,34 @@ func (s *Set) SetTargets(data []byte) error {
 	if s.snapshot.Version == 0 {
 		return errors.New("targets before snapshot")
 	}
-	d, in, files, err := readTopTargets(data)
+	e, in, files, err := readTargets(data)
 	if err != nil {
 		return err
 	}
-	want := s.snapshot.Roles[TargetsRole]
+	by, want := s.roles[TargetsRole], s.snapshot.Roles[TargetsRole]
 	if err := want.check(data); err != nil {
-		return s.notNamed(TargetsRole, "snapshot", s.roles[TargetsRole], d.envelope, err)
+		return s.notNamed(TargetsRole, "snapshot", by, e, err)
 	}
-	if in.Version < s.known[TargetsRole] {
+	sigs, err := by.verify(e)
+	if err != nil {
+		return malformed(TargetsRole, "%w", err)
+	}
+	switch {
+	case !sigs.Met():
+		return below(TargetsRole, in.Version, sigs)
+	case in.Version < s.known[TargetsRole]:
 		return rollback(TargetsRole, in.Version, s.known[TargetsRole])
+	case in.Version != want.Version:
+		return mixed(TargetsRole, "version %d, the snapshot names version %d", in.Version, want.Version)
 	}
-	if _, err := s.tuf.UpdateTargets(data); err != nil {
-		switch {
-		case errors.Is(err, &metadata.ErrUnsignedMetadata{}):
-			return explainSignatures(TargetsRole, in.Version, s.roles[TargetsRole], d.envelope, err)
-		case in.Version != want.Version:
-			return mixed(TargetsRole, "version %d, the snapshot names version %d", in.Version, want.Version)
-		case s.tuf.RefTime.After(in.Expires):
-			return s.checkTime(TargetsRole, in.Version, in.Expires)
-		}
-		return unexpected(TargetsRole, err)
+	if err := s.checkTime(TargetsRole, in.Version, in.Expires); err != nil {
+		return err
 	}
-	s.targets, s.files = in, files
+	s.targets, s.files, s.products = in, files, make(map[string]Product, len(in.Products))
 	for _, p := range in.Products {
 		s.products[p.Name] = p
 	}
 	return nil
-}
-
-func readTopTargets(data []byte) (document[metadata.TargetsType], Targets, map[string]Target, error) {
-	if err := tooLarge(TargetsRole, data, MaxTargets); err != nil {
-		return document[metadata.TargetsType]{}, Targets{}, nil, err
-	}
-	d, err := parse[metadata.TargetsType](data)
-	if err != nil {
-		return d, Targets{}, nil, malformed(TargetsRole, "%w", err)
-	}
-	in, files, err := readTargets(d.tuf)
-	if err != nil {
-		return d, Targets{}, nil, malformed(TargetsRole, "%w", err)
-	}
-	return d, in, files, nil
 }
 
 // SetProduct takes the role of a product that the snapshot names.
@@ -359,11 +345,11 @@ func (s *Set) Recall(role string, data []byte) bool {
 		_, err := s.tuf.UpdateSnapshot(data, true)
 		return err == nil || s.tuf.Snapshot != before // kept for comparison although it has expired or is not the newest
 	case TargetsRole:
-		d, in, _, err := readTopTargets(data)
+		e, in, _, err := readTargets(data)
 		if err != nil {
 			return false
 		}
-		sigs, err := s.roles[TargetsRole].verify(d.envelope)
+		sigs, err := s.roles[TargetsRole].verify(e)
 		if err != nil || !sigs.Met() {
 			return false
 		}

@@ -620,7 +620,8 @@ func TestRefusedDocuments(t *testing.T) {
 		{"greeter", "kind", roleDoc, `"kind":"security"`, `"kind":"hotfix"`, "kind"},
 		{"greeter", "negative security version", roleDoc, `"securityVersion":2`, `"securityVersion":-2`, "securityVersion"},
 		{"greeter", "no length", roleDoc, `"length":5`, `"length":0`, "no size"},
-		{"greeter", "no hash", roleDoc, `{"hashes":{"sha256":`, `{"hashes":{"md5":`, "no SHA-256"},
+		{"greeter", "no hash", roleDoc, `{"hashes":{"sha256":`, `{"hashes":{"md5":`, "a SHA-256"},
+		{"greeter", "two hashes", roleDoc, `{"hashes":{"sha256":`, `{"hashes":{"sha512":"00","sha256":`, "a SHA-256"},
 		{"greeter", "null target", roleDoc, `"targets":{`, `"targets":{"greeter/1.0.1/null":null,`, "no size"},
 		{"greeter", "no targets", roleDoc, `"targets":{`, `"goals":{`, `no member "targets"`},
 	} {

@@ -8,11 +8,12 @@
 // online key. A product's role is signed by its release key and can name targets below "<product>/" only. Whoever steals
 // the online key can withhold news. He cannot invent a release, change one, or bring an old one back.
 //
-// The rules for root, timestamp, snapshot and top-level targets are those of go-tuf (metadata/trustedmetadata); this
-// package reads the shape of a document before go-tuf sees it (go-tuf may crash or take quadratic time on hostile ones),
-// bounds every list, and turns what go-tuf says into words with numbers. The rules for the role of a product are few
-// and stand here: go-tuf parses and re-encodes a document many times, which costs a gateway with 50 products more than
-// everything else together. A test compares both implementations document by document.
+// The rules for the chain of roots, timestamp and snapshot, which compare states over time, are those of go-tuf
+// (metadata/trustedmetadata). This package looks at the shape of a document before go-tuf sees it (go-tuf may crash, or
+// take quadratic time, on a hostile one), bounds every list, and turns what go-tuf says into words with numbers. The
+// rules for the targets roles compare one document with its keys and its entry in the snapshot. They stand here: go-tuf
+// parses and encodes a document many times over, which costs a gateway with 50 products more than everything else
+// together. A test compares both implementations document by document.
 //
 // Beyond TUF: the timestamp carries a signed time of issue, a lower bound of time for devices without a clock; the
 // version of a product's role never goes down even when the snapshot is lost; the public keys of a product and a
