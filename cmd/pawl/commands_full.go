@@ -18,6 +18,7 @@ const roles = "release, serve, agent"
 // commands are the commands of the full build. The device build has its own, shorter list.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newKeysCommand(a),
 		newManCommand(a),
 	}
 }
