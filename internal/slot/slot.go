@@ -50,3 +50,9 @@ type Slot interface {
 	// Running returns what runs; ErrNothing if nothing does.
 	Running(ctx context.Context) (Running, error)
 }
+
+// Checker is a slot that can compare what runs with what was signed, byte by byte. ErrNothing if nothing runs; a
+// difference is a refusal of class Digest.
+type Checker interface {
+	Check(ctx context.Context) error
+}
