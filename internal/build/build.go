@@ -53,6 +53,11 @@ type Builder interface {
 	Build(ctx context.Context, in Input) ([]Artifact, error)
 }
 
+// Checker is a Builder that can say before a build what is missing for it.
+type Checker interface {
+	Check() error
+}
+
 // TakeFile copies the file at path into in.Out under name and returns it as an artifact.
 func TakeFile(in Input, name, path string) (a Artifact, err error) {
 	src, err := open(path)

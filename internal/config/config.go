@@ -39,11 +39,14 @@ const (
 
 // Defaults.
 const (
-	DefaultTrust    = "keys"
-	DefaultTokenEnv = "PAWL_TOKEN"
-	DefaultMaxAge   = 7 * 24 * time.Hour
-	DefaultTimeout  = time.Hour
-	DefaultPlatform = "linux/amd64"
+	DefaultTrust       = "trust"
+	DefaultReleaseKey  = "keys/release-{product}.key"
+	DefaultEvidenceKey = "keys/evidence-{product}.key"
+	DefaultOnlineKey   = "keys/online.key"
+	DefaultTokenEnv    = "PAWL_TOKEN"
+	DefaultMaxAge      = 7 * 24 * time.Hour
+	DefaultTimeout     = time.Hour
+	DefaultPlatform    = "linux/amd64"
 )
 
 // Config is the whole of pawl.yaml.
@@ -52,9 +55,10 @@ type Config struct {
 	Version int `yaml:"version" jsonschema:"required,enum=1"`
 	// Where releases are published.
 	Repository Repository `yaml:"repository" jsonschema:"required"`
-	// The private keys that a release is signed with. Each is a file that `pawl keys` or cosign made; its password comes
-	// from the environment (PAWL_PASSWORD_<NAME OF THE FILE>, PAWL_PASSWORD), from --password-file, or is asked for.
-	Keys Keys `yaml:"keys" jsonschema:"required"`
+	// The private keys that a release is signed with, where `pawl keys` puts them unless something else is said here. Each
+	// is a file that `pawl keys` or cosign made; its password comes from the environment (PAWL_PASSWORD_<NAME OF THE FILE>,
+	// PAWL_PASSWORD), from --password-file, or is asked for.
+	Keys Keys `yaml:"keys,omitempty"`
 	// Where known vulnerabilities are looked up.
 	Vulnerabilities Vulnerabilities `yaml:"vulnerabilities" jsonschema:"required"`
 	// What is sold and updated.
@@ -72,18 +76,20 @@ type Repository struct {
 	// Name of the environment variable that holds the server's publish token. Default: PAWL_TOKEN.
 	TokenEnv string `yaml:"tokenEnv,omitempty"`
 	// Folder with the public root of trust that `pawl keys` keeps. What the repository says is believed only as far as
-	// this root proves it. Default: keys.
+	// this root proves it. Default: trust.
 	Trust string `yaml:"trust,omitempty"`
 }
 
 // Keys names the private keys of a release. {product} is replaced by the product's name.
 type Keys struct {
-	// The release key signs the catalogue of the product, the statements and the artifacts, and nothing else.
-	Release string `yaml:"release" jsonschema:"required"`
+	// The release key signs the catalogue of the product, the statements and the artifacts, and nothing else. Default:
+	// keys/release-{product}.key.
+	Release string `yaml:"release,omitempty"`
 	// The evidence key signs what is known about an artifact: SBOM and verdict. Never the release key: cosign accepts an
-	// image that carries any attestation by the key it is given.
-	Evidence string `yaml:"evidence" jsonschema:"required"`
-	// The online key signs snapshot and timestamp. It is needed for a repository in a folder; a server has its own.
+	// image that carries any attestation by the key it is given. Default: keys/evidence-{product}.key.
+	Evidence string `yaml:"evidence,omitempty"`
+	// The online key signs snapshot and timestamp of a repository in a folder; a server has its own. Default:
+	// keys/online.key.
 	Online string `yaml:"online,omitempty"`
 }
 
@@ -158,10 +164,9 @@ type Artifact struct {
 type Component struct {
 	Name    string `yaml:"name" jsonschema:"required"`
 	Version string `yaml:"version" jsonschema:"required"`
-	// Package URL, for example pkg:github/zephyrproject-rtos/zephyr@v3.7.0.
+	// Package URL, for example pkg:deb/debian/openssl@3.0.11-1?distro=debian-12. It says in which ecosystem
+	// vulnerabilities are looked up; without one the component stands in the SBOM and cannot be checked.
 	PURL string `yaml:"purl,omitempty"`
-	// OSV ecosystem in which vulnerabilities are looked up, for example Go, npm, "Debian:12" or GIT.
-	Ecosystem string `yaml:"ecosystem,omitempty"`
 	// SPDX identifiers.
 	Licences []string `yaml:"licences,omitempty"`
 }
@@ -264,7 +269,7 @@ func (c *Config) complete() []problem {
 		return p
 	}
 	c.Repository.complete(&p)
-	c.Keys.check(&p, c.Repository.Folder != "")
+	c.Keys.complete(&p, c.Repository.Folder != "")
 	c.Vulnerabilities.complete(&p)
 	if n := len(c.Products); n == 0 || n > MaxProducts {
 		p.add("products", "%d products, 1 to %d are allowed", n, MaxProducts)
@@ -304,22 +309,22 @@ func (r *Repository) complete(p *checker) {
 	}
 }
 
-func (k *Keys) check(p *checker, folder bool) {
+func (k *Keys) complete(p *checker, folder bool) {
 	const at = "keys"
 	if k.Release == "" {
-		p.add(at, "the path of the release key is needed")
+		k.Release = DefaultReleaseKey
 	}
 	if k.Evidence == "" {
-		p.add(at, "the path of the evidence key is needed")
+		k.Evidence = DefaultEvidenceKey
 	}
-	if k.Release != "" && k.Release == k.Evidence {
+	if k.Release == k.Evidence {
 		p.add(at+".evidence", "the evidence key must not be the release key: cosign accepts an image that carries any attestation by the key it is given")
-	}
-	if folder && k.Online == "" {
-		p.add(at, "a repository in a folder needs the path of the online key")
 	}
 	if !folder && k.Online != "" {
 		p.add(at+".online", "a server signs with its own online key: remove this one")
+	}
+	if folder && k.Online == "" {
+		k.Online = DefaultOnlineKey
 	}
 }
 

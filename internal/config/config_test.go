@@ -98,6 +98,23 @@ func TestWholeFile(t *testing.T) {
 	}
 }
 
+func TestKeysHaveTheirUsualPlaces(t *testing.T) {
+	rest := "vulnerabilities: {database: osv}\nproducts:\n  - {name: greeter, channel: file, artifacts: [{path: greeter}]}\n"
+	c, err := config.Parse("pawl.yaml", []byte("version: 1\nrepository: {folder: repository}\n"+rest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (config.Keys{Release: "keys/release-{product}.key", Evidence: "keys/evidence-{product}.key", Online: "keys/online.key"}); c.Keys != want {
+		t.Errorf("%+v", c.Keys)
+	}
+	if c.Repository.Trust != "trust" || c.Repository.TokenEnv != "PAWL_TOKEN" {
+		t.Errorf("%+v", c.Repository)
+	}
+	if c, err = config.Parse("pawl.yaml", []byte("version: 1\nrepository: {url: https://updates.example.com}\n"+rest)); err != nil || c.Keys.Online != "" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestSelect(t *testing.T) {
 	c, err := config.Parse("pawl.yaml", []byte(whole))
 	if err != nil {
@@ -153,7 +170,6 @@ func TestMistakes(t *testing.T) {
 		"http":              {strings.Replace(head, "folder: repository", "url: http://a.example", 1) + file, "sends tokens in the clear"},
 		"user in url":       {strings.Replace(head, "folder: repository", "url: https://u:p@a.example", 1) + file, "is not an address"},
 		"same key":          {strings.Replace(head, "evidence: keys/evidence.key", "evidence: \"keys/{product}.key\"", 1) + file, "the evidence key must not be the release key"},
-		"no online key":     {strings.Replace(head, ", online: keys/online.key", "", 1) + file, "a repository in a folder needs the path of the online key"},
 		"needless key":      {strings.Replace(head, "folder: repository", "url: https://a.example", 1) + file, "a server signs with its own online key"},
 		"no database":       {strings.Replace(head, "database: osv", "maxAge: 1d", 1) + file, "either database or api is needed"},
 		"image repository":  {head + strings.Replace(image, "registry.example/a", "a", 1) + "      layout: out\n", `image "a" is not a repository with its registry`},

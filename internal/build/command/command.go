@@ -9,6 +9,9 @@ package command
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/pawl-project/pawl/internal/build"
@@ -36,4 +39,21 @@ func (b Builder) Build(ctx context.Context, in build.Input) ([]build.Artifact, e
 		return nil, fmt.Errorf("the build did not succeed: %w", err)
 	}
 	return b.Then.Build(ctx, in)
+}
+
+// Check reports a program or folder that is not there.
+func (b Builder) Check() error {
+	if info, err := os.Stat(b.Dir); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder", b.Dir)
+	}
+	program := b.Args[0]
+	if filepath.Base(program) != program && !filepath.IsAbs(program) {
+		program = filepath.Join(b.Dir, program)
+	}
+	if _, err := exec.LookPath(program); err != nil {
+		return fmt.Errorf("program %s cannot be run: %w", b.Args[0], err)
+	}
+	return nil
 }

@@ -75,8 +75,8 @@ type Builder struct {
 
 // Build runs the engine and takes in the image.
 func (b Builder) Build(ctx context.Context, in build.Input) (_ []build.Artifact, err error) {
-	if _, err := os.Stat(b.Dockerfile); err != nil {
-		return nil, fmt.Errorf("image %s: %w", b.Name, err)
+	if err := b.Check(); err != nil {
+		return nil, err
 	}
 	work, err := os.MkdirTemp(filepath.Dir(in.Out), "engine-")
 	if err != nil {
@@ -104,6 +104,16 @@ func (b Builder) Build(ctx context.Context, in build.Input) (_ []build.Artifact,
 		return nil, err
 	}
 	return []build.Artifact{a}, nil
+}
+
+// Check reports a Dockerfile or a context that is not there.
+func (b Builder) Check() error {
+	for _, path := range []string{b.Dockerfile, b.Context} {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("image %s: %w", b.Name, err)
+		}
+	}
+	return nil
 }
 
 // steps returns the commands that build the image and write it as an OCI layout (docker: as an archive of one).

@@ -5,6 +5,9 @@ package ready
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 
 	"github.com/pawl-project/pawl/internal/build"
 )
@@ -36,6 +39,17 @@ func (f Files) Build(ctx context.Context, in build.Input) ([]build.Artifact, err
 	return list, nil
 }
 
+// Check reports files that are not there.
+func (f Files) Check() error {
+	var problems []error
+	for _, file := range f {
+		if _, err := os.Stat(file.Path); err != nil {
+			problems = append(problems, fmt.Errorf("artifact %s: %w", file.Name, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
 // Layout takes in the image of an OCI image layout.
 type Layout struct {
 	Name string // of the artifact
@@ -49,4 +63,12 @@ func (l Layout) Build(ctx context.Context, in build.Input) ([]build.Artifact, er
 		return nil, err
 	}
 	return []build.Artifact{a}, nil
+}
+
+// Check reports a folder that is not there.
+func (l Layout) Check() error {
+	if _, err := os.Stat(l.Path); err != nil {
+		return fmt.Errorf("image %s: %w", l.Name, err)
+	}
+	return nil
 }
