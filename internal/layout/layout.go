@@ -23,7 +23,6 @@ import (
 
 	json "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	godigest "github.com/opencontainers/go-digest"
 	ociv1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/pawl-project/pawl/internal/digest"
@@ -385,7 +384,7 @@ func Encode(v any) ([]byte, error) {
 
 // Describe returns the descriptor of data.
 func Describe(mediaType string, data []byte) ociv1.Descriptor {
-	return ociv1.Descriptor{MediaType: mediaType, Digest: godigest.Digest(digest.Of(data).String()), Size: int64(len(data))}
+	return ociv1.Descriptor{MediaType: mediaType, Digest: Digest(digest.Of(data)), Size: int64(len(data))}
 }
 
 func blobName(d digest.SHA256) string { return blobDir + "/" + d.Hex() }

@@ -347,6 +347,31 @@ func TestPlatform(t *testing.T) {
 	}
 }
 
+func TestIsFor(t *testing.T) {
+	entry := func(os, arch, variant string) ociv1.Descriptor {
+		return ociv1.Descriptor{Platform: &ociv1.Platform{OS: os, Architecture: arch, Variant: variant}}
+	}
+	for _, c := range []struct {
+		d        ociv1.Descriptor
+		platform string
+		want     bool
+	}{
+		{entry("linux", "amd64", ""), "linux/amd64", true},
+		{entry("linux", "arm64", "v8"), "linux/arm64", true},
+		{entry("linux", "arm64", ""), "linux/arm64/v8", true},
+		{entry("linux", "arm", "v7"), "linux/arm", true},
+		{entry("linux", "arm", "v6"), "linux/arm", false},
+		{entry("linux", "arm", "v6"), "linux/arm/v7", false},
+		{entry("windows", "amd64", ""), "linux/amd64", false},
+		{entry("unknown", "unknown", ""), "linux/amd64", false},
+		{ociv1.Descriptor{}, "", false},
+	} {
+		if got := IsFor(c.d, c.platform); got != c.want {
+			t.Errorf("%s for %s: %v", Platform(c.d), c.platform, got)
+		}
+	}
+}
+
 func FuzzParseManifest(f *testing.F) {
 	f.Add(MediaTypeManifest, []byte(exampleManifest))
 	f.Add(MediaTypeIndex, []byte(exampleIndex))

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	json "github.com/go-json-experiment/json"
+	godigest "github.com/opencontainers/go-digest"
 	ociv1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/pawl-project/pawl/internal/digest"
@@ -141,6 +142,9 @@ func ParseManifest(mediaType string, data []byte) (Manifest, error) {
 // DigestOf returns the digest of a descriptor that ParseManifest or Layout.Images has checked.
 func DigestOf(d ociv1.Descriptor) (digest.SHA256, error) { return digest.Parse(string(d.Digest)) }
 
+// Digest returns d as the specification's types have it.
+func Digest(d digest.SHA256) godigest.Digest { return godigest.Digest(d.String()) }
+
 // Platform returns "os/arch[/variant]", or "" if the descriptor names none.
 func Platform(d ociv1.Descriptor) string {
 	if d.Platform == nil || d.Platform.OS == "" {
@@ -151,6 +155,23 @@ func Platform(d ociv1.Descriptor) string {
 		text += "/" + d.Platform.Variant
 	}
 	return text
+}
+
+// IsFor reports whether the entry of an index is for the platform "os/arch[/variant]". An architecture without variant
+// means its usual one (OCI image specification, "Platform Variants"): v8 for arm64, v7 for arm.
+func IsFor(d ociv1.Descriptor, platform string) bool {
+	have := Platform(d)
+	return have != "" && usual(have) == usual(platform)
+}
+
+func usual(platform string) string {
+	switch platform {
+	case "linux/arm64/v8":
+		return "linux/arm64"
+	case "linux/arm":
+		return "linux/arm/v7"
+	}
+	return platform
 }
 
 func malformed(checked, format string, args ...any) error {
