@@ -215,12 +215,12 @@ func (r *refresher) timestamp(ctx context.Context) error {
 }
 
 func (r *refresher) snapshot(ctx context.Context) error {
-	return r.bring(ctx, trust.SnapshotRole, r.set.SnapshotFile(), r.set.SetSnapshot)
+	return r.bring(ctx, trust.SnapshotRole, r.set.SnapshotFile(), trust.MaxSnapshot, r.set.SetSnapshot)
 }
 
 func (r *refresher) targets(ctx context.Context) error {
 	file, _ := r.set.RoleFile(trust.TargetsRole)
-	return r.bring(ctx, trust.TargetsRole, file, r.set.SetTargets)
+	return r.bring(ctx, trust.TargetsRole, file, trust.MaxTargets, r.set.SetTargets)
 }
 
 func (r *refresher) products(ctx context.Context) error {
@@ -234,7 +234,7 @@ func (r *refresher) products(ctx context.Context) error {
 				Do("products of this repository: %q", r.set.Products())
 		}
 		if file, ok := r.set.RoleFile(name); ok { // else nothing of it has been published yet
-			err := r.bring(ctx, name, file, func(data []byte) error { return r.set.SetProduct(name, data) })
+			err := r.bring(ctx, name, file, trust.MaxRole, func(data []byte) error { return r.set.SetProduct(name, data) })
 			if err != nil && (r.opt.Products != nil || refusal.Of(err) == "") {
 				return err
 			}
@@ -249,8 +249,9 @@ func (r *refresher) products(ctx context.Context) error {
 	return nil
 }
 
-// bring feeds a document that another one names: from the cache if that holds exactly this one, else from the source.
-func (r *refresher) bring(ctx context.Context, role string, file trust.File, set func([]byte) error) error {
+// bring feeds a document that another one names: from the cache if that holds exactly this one, else from the source. A
+// document of another length than the one that is named is read too, up to the limit: the set can then say what it is.
+func (r *refresher) bring(ctx context.Context, role string, file trust.File, most int64, set func([]byte) error) error {
 	known, err := r.load(cacheName(role))
 	if err != nil {
 		return err
@@ -262,7 +263,7 @@ func (r *refresher) bring(ctx context.Context, role string, file trust.File, set
 		r.set.Recall(role, known)
 	}
 	name := trust.MetadataName(role, file.Version)
-	data, err := r.fetch(ctx, name, file.Size)
+	data, err := r.fetch(ctx, name, most)
 	if errors.Is(err, blob.ErrNotExist) {
 		return refusal.New(refusal.Mixed, name, "the metadata names it, and the source does not have it: %w", err).
 			Do("try again later: it is being published, was copied in part, or is held back")
