@@ -9,6 +9,7 @@ package slot
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"io"
 
@@ -24,10 +25,13 @@ var ErrNothing = errors.New("nothing is installed")
 type Payload struct {
 	Release  statement.Release
 	Artifact statement.Artifact
-	// Open returns the bytes from offset on. The slot checks size and digest of all bytes, also of those that an
-	// earlier, interrupted Stage had written.
+	// Keys are the release keys of the product: a slot that fetches images by itself checks their signatures with them.
+	Keys []*ecdsa.PublicKey
+	// Open returns the bytes from offset on. It is nil for images, which are fetched from their registries. The slot
+	// checks size and digest of all bytes, also of those that an earlier, interrupted Stage had written.
 	Open func(ctx context.Context, offset int64) (io.ReadCloser, error)
-	// Progress, if set, is called with the number of bytes that are in place, at most a few times a second.
+	// Progress, if set, is called with the number of bytes that are in place, from another goroutine and never twice at a
+	// time.
 	Progress func(done int64)
 }
 
