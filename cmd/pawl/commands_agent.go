@@ -15,7 +15,9 @@ const roles = "agent"
 
 // commands are the commands of the device build (-tags agent): what a device needs, and nothing that signs or serves.
 func commands(a *app) []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newVerifyCommand(a),
+	}
 }
 
 func execute(ctx context.Context, root *cobra.Command) error { return root.ExecuteContext(ctx) }

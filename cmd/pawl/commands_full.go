@@ -19,6 +19,7 @@ const roles = "release, serve, agent"
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newKeysCommand(a),
+		newVerifyCommand(a),
 		newManCommand(a),
 	}
 }
