@@ -98,7 +98,6 @@ type refresher struct {
 	opt     Options
 	set     *trust.Set
 	refused map[string]error
-	done    int
 }
 
 // anchorName holds the root of the first trust.
@@ -132,40 +131,41 @@ func (r *refresher) roots(ctx context.Context) error {
 	if r.set, err = trust.NewSet(anchor, r.opt.Now); err != nil {
 		return err
 	}
-	first := r.set.RootVersion()
-	for _, name := range []string{anchorName, rootName(first)} {
-		other, err := r.load(name)
-		if err != nil {
-			return err
-		}
-		if h, err := trust.Describe(other); err == nil && h.Version == first && !same(anchor, other) {
-			return foreignCache(first)
-		}
+	// The root of an earlier first trust must lie on the way, unless it is an older one.
+	var earlier int64
+	if head, err := trust.Describe(known); err == nil {
+		earlier = head.Version
 	}
-	if !bytes.Equal(anchor, known) {
-		if err := r.save(ctx, anchorName, anchor); err != nil {
-			return err
-		}
+	foreign := func(version int64, doc []byte) bool { return version == earlier && !same(doc, known) }
+	first := r.set.RootVersion()
+	saved, err := r.load(rootName(first))
+	if err != nil {
+		return err
+	}
+	if h, err := trust.Describe(saved); err == nil && h.Version == first && !same(anchor, saved) || foreign(first, anchor) {
+		return foreignCache(first)
 	}
 	for fetched := 0; ; {
 		next := r.set.RootVersion() + 1
 		name := rootName(next)
-		data, err := r.load(name)
+		saved, err := r.load(name)
 		if err != nil {
 			return err
 		}
-		if data != nil {
-			err := r.set.AddRoot(data)
-			if err == nil {
+		if saved != nil {
+			err := r.set.AddRoot(saved)
+			if err == nil && !foreign(next, saved) {
 				continue
 			}
 			if refusal.Of(err) != refusal.Malformed { // a damaged file is fetched again
 				return foreignCache(next)
 			}
 		}
-		if data, err = r.fetch(ctx, trust.MetadataName(trust.RootRole, next), trust.MaxRoot); errors.Is(err, blob.ErrNotExist) {
-			return nil
-		} else if err != nil {
+		data, err := r.fetch(ctx, trust.MetadataName(trust.RootRole, next), trust.MaxRoot)
+		if errors.Is(err, blob.ErrNotExist) && saved == nil {
+			break
+		}
+		if err != nil {
 			return err
 		}
 		if fetched++; fetched > trust.MaxRootSteps {
@@ -175,10 +175,21 @@ func (r *refresher) roots(ctx context.Context) error {
 		if err := r.set.AddRoot(data); err != nil {
 			return err
 		}
+		if foreign(next, data) {
+			return foreignCache(next)
+		}
 		if err := r.save(ctx, name, data); err != nil {
 			return err
 		}
 	}
+	if newest := r.set.RootVersion(); newest < earlier {
+		return refusal.New(refusal.Rollback, "root metadata", "the source has no version after %d, version %d is known", newest, earlier).
+			Do("somebody keeps newer roots back; try another source, or give the newest root that you trust")
+	}
+	if bytes.Equal(anchor, known) {
+		return nil
+	}
+	return r.save(ctx, anchorName, anchor)
 }
 
 // same reports whether two documents say the same, with whatever signatures.

@@ -196,25 +196,60 @@ func TestNoTrustNoRefresh(t *testing.T) {
 	}
 }
 
-// TestCacheOfAnotherRoot: somebody points two repositories at one cache folder.
+// TestCacheOfAnotherRoot: somebody points two repositories at one cache folder. It is refused, whichever roots the two
+// were begun with, and what the folder held is kept.
 func TestCacheOfAnotherRoot(t *testing.T) {
 	a, b := trusttest.New(t, "greeter"), trusttest.New(t, "greeter")
-	a.PushRoot(a.RootKeys...)
+	for range 2 {
+		a.PushRoot(a.RootKeys...)
+		b.PushRoot(b.RootKeys...)
+	}
 	a.Publish()
-	cache := catalog.Memory{}
-	if _, err := catalog.Refresh(t.Context(), serve(a), cache, options(a)); err != nil {
+	b.Publish()
+	for first := range int64(3) {
+		cache, opt := catalog.Memory{}, options(a)
+		opt.Root = a.Doc(trust.RootRole, first+1)
+		if _, err := catalog.Refresh(t.Context(), serve(a), cache, opt); err != nil {
+			t.Fatal(err)
+		}
+		before := maps.Clone(cache)
+		for other := range int64(3) {
+			opt.Root = b.Doc(trust.RootRole, other+1)
+			_, err := catalog.Refresh(t.Context(), serve(b), cache, opt)
+			expect(t, err, refusal.Mixed, "the cache was filled from another root")
+			for name, data := range before {
+				if !bytes.Equal(cache[name], data) {
+					t.Errorf("first %d, other %d: %s was changed", first, other, name)
+				}
+			}
+			cache = maps.Clone(before)
+		}
+	}
+}
+
+// TestOlderFirstRoot: a device that has been given root 3 is given root 1 again. That is the same repository, as long as
+// the source shows the way to 3.
+func TestOlderFirstRoot(t *testing.T) {
+	r := trusttest.New(t, "greeter")
+	for range 2 {
+		r.PushRoot(r.RootKeys...)
+	}
+	r.Publish()
+	cache, opt := catalog.Memory{}, options(r)
+	opt.Root = r.Doc(trust.RootRole, 3)
+	if _, err := catalog.Refresh(t.Context(), serve(r), cache, opt); err != nil {
 		t.Fatal(err)
 	}
 	before := maps.Clone(cache)
-	_, err := catalog.Refresh(t.Context(), serve(b), cache, options(b))
-	expect(t, err, refusal.Mixed, "the cache was filled from another root")
-	delete(cache, "root.json")
-	_, err = catalog.Refresh(t.Context(), serve(b), cache, options(b))
-	expect(t, err, refusal.Mixed, "the cache was filled from another root")
-	delete(before, "root.json")
-	delete(cache, "root.json")
-	if !maps.EqualFunc(before, cache, bytes.Equal) {
-		t.Error("the cache has changed")
+	src := &source{blobs: maps.Clone(r.Blobs)}
+	delete(src.blobs, trust.MetadataName(trust.RootRole, 3))
+	_, err := catalog.Refresh(t.Context(), src, cache, options(r))
+	expect(t, err, refusal.Rollback, "no version after 2, version 3 is known")
+	if !bytes.Equal(cache["root.json"], before["root.json"]) {
+		t.Error("the first trust was changed")
+	}
+	if _, err := catalog.Refresh(t.Context(), serve(r), cache, options(r)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -379,7 +414,14 @@ func TestDamagedCache(t *testing.T) {
 			}
 		}
 	}
+	src := &source{blobs: maps.Clone(r.Blobs)}
+	delete(src.blobs, trust.MetadataName(trust.RootRole, 2))
 	cache := maps.Clone(good)
+	cache["2.root.json"] = []byte("damaged")
+	if _, err := catalog.Refresh(t.Context(), src, cache, options(r)); !errors.Is(err, blob.ErrNotExist) {
+		t.Errorf("went back behind a damaged root: %v", err)
+	}
+	cache = maps.Clone(good)
 	cache["root.json"] = []byte("damaged")
 	_, err := catalog.Refresh(t.Context(), serve(r), cache, catalog.Options{Now: r.Now})
 	expect(t, err, refusal.Malformed, "root metadata")
