@@ -51,12 +51,6 @@ type draftJSON struct {
 
 const draftVersion = 1
 
-// State is what root and top-level targets say together.
-type State struct {
-	Root    trust.Root
-	Targets trust.Targets
-}
-
 // ParseDraft reads a draft and checks it: what was in force is signed as it must be, what shall be follows from it by one
 // version, and every signature is right and of a key that counts. All errors are of class Malformed.
 func ParseDraft(data []byte) (Draft, error) {
@@ -266,7 +260,12 @@ func (d Draft) Incomplete() error {
 	if missing == nil {
 		return nil
 	}
-	return refusal.New(refusal.Signature, "draft", "signature threshold not met: %s", strings.Join(missing, "; "))
+	wanted, err := d.Wanted()
+	if err != nil {
+		return err
+	}
+	return refusal.New(refusal.Signature, "draft", "signature threshold not met: %s", strings.Join(missing, "; ")).
+		Do("keys that can still sign: %s; each holder runs `pawl keys sign DRAFT --key KEY --out FILE`, and all files go to one `pawl keys apply`", shorts(wanted))
 }
 
 // Wanted returns the keys that can still sign and whose signature a threshold still lacks.
@@ -323,8 +322,8 @@ func (d Draft) Merge(other Draft) (Draft, error) {
 }
 
 func (d Draft) merge(other Draft) (docs, error) {
-	if err := d.base.same(other.base); err != nil {
-		return docs{}, fmt.Errorf("it begins at other documents: %w", err)
+	if !d.base.same(other.base) {
+		return docs{}, errors.New("it begins at other documents")
 	}
 	next := d.next
 	for _, pair := range []struct {
@@ -346,19 +345,8 @@ func (d Draft) merge(other Draft) (docs, error) {
 }
 
 // same reports whether two sets of documents say the same; signatures may differ.
-func (d docs) same(other docs) error {
-	for _, pair := range [][2]jsontext.Value{{d.Root, other.Root}, {d.Targets, other.Targets}} {
-		if (pair[0] == nil) != (pair[1] == nil) {
-			return errors.New("one has a document that the other lacks")
-		}
-		if pair[0] == nil {
-			continue
-		}
-		if _, err := trust.Merge(pair[0], pair[1]); err != nil {
-			return err
-		}
-	}
-	return nil
+func (d docs) same(other docs) bool {
+	return sameOrNone(d.Root, other.Root) && sameOrNone(d.Targets, other.Targets)
 }
 
 // Encode returns the file.

@@ -100,19 +100,39 @@ func readPending(dir string) (*Draft, error) {
 	return &d, d.Incomplete()
 }
 
-// overlay puts a draft that is being applied over the files, of which some may be written already.
+// overlay puts a draft that is being applied over the files, of which some may be written already. What lies there must
+// be what the draft begins at or what it leads to.
 func (f *Folder) overlay(d Draft) error {
-	if d.next.Root != nil {
-		at := int(d.after.Root.Version) - 1
-		if at > len(f.Roots) {
-			return f.refuse("root version %d is being applied, the newest here is version %d", at+1, len(f.Roots))
+	var root jsontext.Value
+	if len(f.Roots) > 0 {
+		root = f.Root()
+	}
+	for _, doc := range []struct{ have, base, next jsontext.Value }{
+		{root, d.base.Root, d.next.Root},
+		{jsontext.Value(f.Targets), d.base.Targets, d.next.Targets},
+	} {
+		if !sameOrNone(doc.have, doc.base) && (doc.next == nil || !sameOrNone(doc.have, doc.next)) {
+			return f.refuse("%s is a change of another state than the one that lies there", applyingFile)
 		}
-		f.Roots = append(f.Roots[:at:at], d.next.Root)
+	}
+	if d.next.Root != nil {
+		keep := int(d.after.Root.Version) - 1
+		if keep > len(f.Roots) {
+			return f.refuse("%s follows root version %d, there are %d roots", applyingFile, keep, len(f.Roots))
+		}
+		f.Roots = append(f.Roots[:keep:keep], d.next.Root)
 	}
 	if d.next.Targets != nil {
 		f.Targets = d.next.Targets
 	}
 	return nil
+}
+
+func sameOrNone(a, b jsontext.Value) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return sameContent(a, b)
 }
 
 // check verifies the chain of roots and the targets.

@@ -8,7 +8,24 @@ import (
 	"slices"
 
 	"github.com/pawl-project/pawl/internal/sign"
+	"github.com/pawl-project/pawl/internal/trust"
 )
+
+// State is what root and top-level targets say together.
+type State struct {
+	Root    trust.Root
+	Targets trust.Targets
+}
+
+// product returns the product with a name.
+func (s State) product(name string) (trust.Product, bool) {
+	for _, p := range s.Targets.Products {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return trust.Product{}, false
+}
 
 // use is one place in which a key stands.
 type use struct {
