@@ -47,6 +47,8 @@ type Command struct {
 	Dir  string
 	// Env is the whole environment, "NAME=value"; see Environ.
 	Env []string
+	// In is the standard input; nil: an empty one.
+	In io.Reader
 	// Log receives standard output and standard error, at most MaxOutput bytes. Nil: nobody reads it.
 	Log io.Writer
 	// Out, if set, receives standard output instead of Log, at most MaxOutput bytes; more is an error.
@@ -90,7 +92,7 @@ func Run(ctx context.Context, c Command) error {
 	tail := &tail{}
 	log := &bounded{w: c.Log, left: MaxOutput}
 	cmd := exec.CommandContext(limited, c.Args[0], c.Args[1:]...)
-	cmd.Dir, cmd.Env = c.Dir, c.Env
+	cmd.Dir, cmd.Env, cmd.Stdin = c.Dir, c.Env, c.In
 	if cmd.Env == nil {
 		cmd.Env = []string{} // nil would hand over everything
 	}
