@@ -69,10 +69,10 @@ type header struct {
 
 // mark is every other line: a step that is done, or one that is struck out with all that follow it.
 type mark struct {
-	Step   string         `json:"step,omitempty"`
-	Strike string         `json:"strike,omitempty"`
+	Step   string         `json:"step,omitzero"`
+	Strike string         `json:"strike,omitzero"`
 	Input  digest.SHA256  `json:"input,omitzero"`
-	Result jsontext.Value `json:"result,omitempty"`
+	Result jsontext.Value `json:"result,omitzero"`
 	At     time.Time      `json:"at"`
 }
 
