@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -693,14 +694,13 @@ func TestGoTUF(t *testing.T) {
 	}
 }
 
-// BenchmarkRefresh is a refresh and a listing of 1,000 releases in 50 products, all in memory: what a device does after
-// its downloads. "new" has an empty cache, "known" has all of it but the timestamp.
-func BenchmarkRefresh(b *testing.B) {
+// large is a repository of 1,000 releases in 50 products, seven files each.
+func large(t testing.TB) *trusttest.Repo {
 	var products []string
 	for i := range 50 {
 		products = append(products, fmt.Sprintf("product-%02d", i))
 	}
-	r := trusttest.New(b, products...)
+	r := trusttest.New(t, products...)
 	for _, p := range products {
 		for i := range 20 {
 			n := version.MustParse(fmt.Sprintf("1.%d.%d", i/10, i%10))
@@ -712,24 +712,47 @@ func BenchmarkRefresh(b *testing.B) {
 		}
 	}
 	r.Publish()
-	src, known := serve(r), catalog.Memory{}
-	if _, err := catalog.Refresh(b.Context(), src, known, options(r)); err != nil {
-		b.Fatal(err)
+	return r
+}
+
+// list refreshes and counts the releases of all products.
+func list(t testing.TB, src *source, cache catalog.Cache, opt catalog.Options) int {
+	c, err := catalog.Refresh(t.Context(), src, cache, opt)
+	if err != nil {
+		t.Fatal(err)
 	}
+	n := 0
+	for _, p := range c.Products() {
+		n += len(c.Releases(p))
+	}
+	return n
+}
+
+// TestMemory: everything that a refresh of 1,000 releases allocates, garbage included, is less than 32 MiB.
+func TestMemory(t *testing.T) {
+	r := large(t)
+	src := serve(r)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	n := list(t, src, catalog.Memory{}, options(r))
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; n != 1000 || used > 32<<20 {
+		t.Errorf("%d releases with %d MiB", n, used>>20)
+	}
+}
+
+// BenchmarkRefresh is a refresh and a listing of 1,000 releases in 50 products, all in memory: what a device does after
+// its downloads. "new" has an empty cache, "known" has all of it but the timestamp.
+func BenchmarkRefresh(b *testing.B) {
+	r := large(b)
+	src, known := serve(r), catalog.Memory{}
+	list(b, src, known, options(r))
 	delete(known, "timestamp.json")
 	for name, start := range map[string]catalog.Memory{"new": {}, "known": known} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				c, err := catalog.Refresh(b.Context(), src, maps.Clone(start), options(r))
-				if err != nil {
-					b.Fatal(err)
-				}
-				n := 0
-				for _, p := range c.Products() {
-					n += len(c.Releases(p))
-				}
-				if n != 1000 {
+				if n := list(b, src, maps.Clone(start), options(r)); n != 1000 {
 					b.Fatal(n)
 				}
 			}

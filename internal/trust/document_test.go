@@ -8,7 +8,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -351,35 +350,4 @@ func FuzzSet(f *testing.F) {
 func samePayload(a, b []byte) bool {
 	_, err := trust.Merge(a, b)
 	return err == nil
-}
-
-// BenchmarkSet is the verification of 1,000 releases of 50 products, seven files each, without any input or output.
-func BenchmarkSet(b *testing.B) {
-	r := large(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := load(r, 1, nil, r.Now); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func large(t testing.TB) *trusttest.Repo {
-	var products []string
-	for i := range 50 {
-		products = append(products, fmt.Sprintf("product-%02d", i))
-	}
-	r := trusttest.New(t, products...)
-	for _, p := range products {
-		for i := range 20 {
-			v := fmt.Sprintf("1.%d.%d", i/10, i%10)
-			files := map[string][]byte{trust.StatementName: []byte(p + v)}
-			for _, suffix := range []string{"", ".sigstore.json", ".cdx.json", ".sbom.sigstore.json", ".verdict.json", ".verdict.sigstore.json"} {
-				files[p+"-linux-arm64"+suffix] = []byte(p + v + suffix)
-			}
-			r.Add(p, v, index(v), files)
-		}
-	}
-	r.Publish()
-	return r
 }
