@@ -28,6 +28,9 @@ type Source struct {
 	Shape   Shape
 	Path    string
 	Subject evidence.Subject
+	// Declared are components that the maker of the artifact knows to be in it and that no tool can see, as in a firmware
+	// image: name, version and package URL. They are marked as declared in the result.
+	Declared []evidence.Component
 }
 
 // Maker lists the components of an artifact. It reads only, keeps no state, and the same bytes give the same list.
