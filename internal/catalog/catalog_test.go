@@ -254,6 +254,22 @@ func TestOlderFirstRoot(t *testing.T) {
 	}
 }
 
+// TestRootsWithoutEnd: one refresh takes a bounded number of new roots, and the next goes on from there.
+func TestRootsWithoutEnd(t *testing.T) {
+	r := trusttest.New(t, "greeter")
+	r.RootKeys = r.RootKeys[:2]
+	for range trust.MaxRootSteps + 1 {
+		r.PushRoot(r.RootKeys...)
+	}
+	cache := catalog.Memory{}
+	_, err := catalog.Refresh(t.Context(), serve(r), cache, options(r))
+	expect(t, err, refusal.Malformed, "more than 256 new versions in one refresh")
+	c, err := catalog.Refresh(t.Context(), serve(r), cache, options(r))
+	if err != nil || c.RootVersion() != trust.MaxRootSteps+2 {
+		t.Error(err)
+	}
+}
+
 // TestRollbackAcrossRuns: each run is a new process with the cache alone. A server that goes back to any older state of
 // itself is refused, and the cache keeps what it had.
 func TestRollbackAcrossRuns(t *testing.T) {

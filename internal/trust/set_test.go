@@ -649,6 +649,33 @@ func TestRefusedDocuments(t *testing.T) {
 		_, err := trust.ParseTimestamp([]byte(doc))
 		expect(t, err, refusal.Malformed, "65 signatures, at most 64 are allowed")
 	})
+	t.Run("products without end", func(t *testing.T) {
+		many := r.Targets
+		many.Products = nil
+		for i := range trust.MaxProducts + 1 {
+			p := r.Targets.Products[0]
+			p.Name, p.Evidence = fmt.Sprintf("p%d", i), nil
+			many.Products = append(many.Products, p)
+		}
+		_, err := trust.NewTargets(many)
+		expect(t, err, refusal.Malformed, "1025 products, at most 1024 are allowed")
+	})
+	t.Run("keys without end", func(t *testing.T) {
+		many := r.Targets
+		many.Products = append([]trust.Product{}, many.Products...)
+		many.Products[0].Release = trusttest.Public(trusttest.NewKeys(t, trust.MaxKeys+1)...)
+		_, err := trust.NewTargets(many)
+		expect(t, err, refusal.Malformed, "33 keys, at most 32 are allowed")
+	})
+	t.Run("targets without end", func(t *testing.T) {
+		var targets []string
+		for i := range trust.MaxInRole + 1 {
+			targets = append(targets, fmt.Sprintf(`"greeter/1.0.0/f%d":{"hashes":{"sha256":%q},"length":1}`, i, digest.Of([]byte("x")).Hex()))
+		}
+		doc := strings.Replace(roleDoc, `"targets":{`, `"targets":{`+strings.Join(targets, ",")+",", 1)
+		_, err := trust.ParseRole("greeter", []byte(doc))
+		expect(t, err, refusal.Malformed, "more than 20000 targets")
+	})
 	t.Run("two releases of one version", func(t *testing.T) {
 		bad := r.Products["greeter"].Role
 		bad.Targets = map[string]trust.Target{}
