@@ -74,6 +74,13 @@ type Pusher interface {
 	Tag(ctx context.Context, img Image, tag string) error
 }
 
+// Prober finds out before the work whether it can be done.
+type Prober interface {
+	// Probe asks the registry whether it would take an image into the repository from this caller, without leaving anything
+	// there. It fails as Push would.
+	Probe(ctx context.Context, repository string) error
+}
+
 // Puller reads images.
 type Puller interface {
 	// Pull copies the image or index, and everything that it names, to the OCI layout in folder dir, which it creates.
@@ -103,6 +110,7 @@ type Verifier interface {
 // Registry does everything. Callers ask for the part that they need.
 type Registry interface {
 	Resolver
+	Prober
 	Pusher
 	Puller
 	Attacher

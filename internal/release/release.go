@@ -73,9 +73,7 @@ type Images interface {
 	registry.Resolver
 	registry.Pusher
 	registry.Attacher
-	// Probe fails with registry.ErrUnreachable if the registry does not answer, and in words if it would not take an
-	// image into the repository from this caller. It leaves nothing there.
-	Probe(ctx context.Context, repository string) error
+	registry.Prober
 }
 
 // Engine runs releases. Its fields are set once, by the caller.

@@ -277,7 +277,7 @@ func TestUnreachableRegistryIsFoundBeforeTheBuild(t *testing.T) {
 	w.builds = 0
 	before := w.outside()
 	_, err := w.run(t.Context(), w.request("1.0.1"))
-	if !errors.Is(err, registry.ErrUnreachable) || !strings.Contains(err.Error(), "cannot push to "+imageRepository) || !strings.Contains(err.Error(), secondRepository) {
+	if !errors.Is(err, registry.ErrUnreachable) || !strings.Contains(err.Error(), "cannot write to "+imageRepository) || !strings.Contains(err.Error(), secondRepository) {
 		t.Errorf("error: %v", err)
 	}
 	if after := w.outside(); after != before || w.builds != 0 {

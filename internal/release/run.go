@@ -129,7 +129,7 @@ func (r *run) preflight(ctx context.Context, catalogue Catalogue) []error {
 			}
 			probed[repository] = true
 			if err := r.engine.Images.Probe(ctx, repository); err != nil {
-				problems = append(problems, fmt.Errorf("cannot push to %s: %w", repository, err))
+				problems = append(problems, err)
 			}
 		}
 	}

@@ -360,7 +360,12 @@ func (f files) put(data string, repository string, more ...string) error {
 	return os.WriteFile(path, []byte(data), 0o644)
 }
 
-func (f files) Probe(_ context.Context, _ string) error { return f.up() }
+func (f files) Probe(_ context.Context, repository string) error {
+	if err := f.up(); err != nil {
+		return fmt.Errorf("cannot write to %s: %w", repository, err)
+	}
+	return nil
+}
 
 func (f files) Resolve(_ context.Context, repository, tag string) (registry.Image, error) {
 	data, err := os.ReadFile(f.path(repository, "tags", tag))
