@@ -282,6 +282,11 @@ func printDraft(w io.Writer, d ceremony.DraftStatus) {
 		fmt.Fprintf(w, "It can no longer be applied: %s\n", d.Stale)
 		return
 	}
+	printNeeds(w, d)
+}
+
+// printNeeds prints what a draft lacks, and how that comes here.
+func printNeeds(w io.Writer, d ceremony.DraftStatus) {
 	fmt.Fprintln(w, "Signatures:")
 	for _, n := range d.Needs {
 		fmt.Fprintf(w, "  %s version %d, by keys of root version %d: %d of %d", n.Document, n.Version, n.ByRoot, len(n.SignedBy), n.Threshold)
@@ -365,22 +370,22 @@ func (k *keysApp) reportOutcome(o ceremony.Options, out ceremony.Outcome) error 
 	}
 	k.report(result, func(w io.Writer) {
 		if out.Applied {
-			fmt.Fprintf(w, "Applied, root version %d and targets version %d are in force:\n", result.Root, result.Targets)
-			printChanges(w, status.Changes)
+			fmt.Fprintf(w, "In force are root version %d and targets version %d:\n", result.Root, result.Targets)
 		} else {
-			fmt.Fprintf(w, "Not in force yet, the draft is %s:\n", status.Path)
+			fmt.Fprintf(w, "The draft %s is not in force yet:\n", status.Path)
 		}
-		for _, n := range result.NotSigned {
-			fmt.Fprintf(w, "not signed with %s: %s\n", n.Key, n.Why)
-		}
+		printChanges(w, status.Changes)
 		if len(result.SignedBy) > 0 {
 			fmt.Fprintf(w, "Signed with %s.\n", strings.Join(result.SignedBy, ", "))
 		}
+		for _, n := range result.NotSigned {
+			fmt.Fprintf(w, "Not signed with %s: %s\n", n.Key, n.Why)
+		}
 		if out.Applied {
-			fmt.Fprintf(w, "next: commit %s; devices learn it when it is published, and `pawl release` publishes it with the next release\n", o.Trust)
+			fmt.Fprintf(w, "next: commit %s; devices learn the change when it is published, at the latest with the next release\n", o.Trust)
 			return
 		}
-		printDraft(w, status)
+		printNeeds(w, status)
 	})
 	return nil
 }
@@ -649,15 +654,17 @@ Without --out the signature is put into DRAFT itself. Without DRAFT it is trust/
 			} else if _, err := os.Lstat(to); err == nil {
 				return refusal.New(refusal.Conflict, "signed draft", "%s exists, and nothing is overwritten", to).Do("give another --out")
 			}
-			if err := k.confirmDraft(o, d, yes); err != nil {
+			signers := map[string]sign.Signer{}
+			for _, key := range keys {
+				if signers[key], err = o.OpenKey(key); err != nil {
+					return err
+				}
+			}
+			if err := k.confirmDraft(o, d, signers, yes); err != nil {
 				return err
 			}
 			for _, key := range keys {
-				s, err := o.OpenKey(key)
-				if err != nil {
-					return err
-				}
-				if d, err = d.Sign(cmd.Context(), s); err != nil {
+				if d, err = d.Sign(cmd.Context(), signers[key]); err != nil {
 					return err
 				}
 			}
@@ -705,11 +712,22 @@ func readOwnDraft(o ceremony.Options, path string) (ceremony.Draft, error) {
 	return d, d.Check(f)
 }
 
-// confirmDraft shows a draft to the person who shall sign it, and asks.
-func (k *keysApp) confirmDraft(o ceremony.Options, d ceremony.Draft, yes bool) error {
+// confirmDraft shows a draft to the person who shall sign it with these keys, by their paths, and asks.
+func (k *keysApp) confirmDraft(o ceremony.Options, d ceremony.Draft, signers map[string]sign.Signer, yes bool) error {
 	rows, err := o.KeyRows(d.After())
 	if err != nil {
 		return err
+	}
+	for path, s := range signers {
+		f, err := sign.Fingerprint(s.PublicKey())
+		if err != nil {
+			return err
+		}
+		for i := range rows {
+			if rows[i].Fingerprint == f {
+				rows[i].Private = path
+			}
+		}
 	}
 	if !k.json {
 		root := d.After().Root

@@ -137,7 +137,9 @@ func (d Draft) pubFile(u use, f string, have, taken map[string]*ecdsa.PublicKey)
 		return u.role + "-" + u.product + "-" + f[:shortDigits] + pubSuffix
 	}
 	free := func(name string) bool {
-		return taken[name] == nil && !reserved(name) && (have[name] == nil || have[name].Equal(u.key))
+		there := have[name]
+		leaves := there != nil && d.before.names(there) && !d.after.names(there)
+		return taken[name] == nil && !reserved(name) && (there == nil || there.Equal(u.key) || leaves)
 	}
 	if name, ok := d.names[f]; ok && free(name) {
 		return name

@@ -90,6 +90,10 @@ type Options struct {
 	Password func(keyPath string, confirm bool) ([]byte, error)
 	// Life replaces RootLife and TargetsLife for documents that are written now; zero keeps them.
 	Life time.Duration
+
+	// For tests, because stretching a password takes long; nil is the real thing.
+	generate func(password []byte) (pair, error)
+	open     func(private, password []byte) (sign.Signer, error)
 }
 
 func (o Options) rootExpires() time.Time    { return o.expires(RootLife) }

@@ -36,7 +36,7 @@ func (d Draft) Changes() []string {
 		say("the online key is %s, instead of %s", Short(after.Online), Short(before.Online))
 	}
 	if d.next.Root != nil {
-		say("root version %d is valid until %s%s", after.Version, day(after.Expires), insteadOf(before.Expires))
+		say("root version %d is valid until %s%s", after.Version, day(after.Expires), insteadOf(before.Expires, after.Expires))
 	}
 	for _, p := range d.after.Targets.Products {
 		old, ok := d.before.product(p.Name)
@@ -48,7 +48,7 @@ func (d Draft) Changes() []string {
 		}
 	}
 	if d.next.Targets != nil {
-		say("targets version %d is valid until %s%s", d.after.Targets.Version, day(d.after.Targets.Expires), insteadOf(d.before.Targets.Expires))
+		say("targets version %d is valid until %s%s", d.after.Targets.Version, day(d.after.Targets.Expires), insteadOf(d.before.Targets.Expires, d.after.Targets.Expires))
 	}
 	return out
 }
@@ -72,7 +72,7 @@ func describeProduct(old, p trust.Product, isNew bool) []string {
 			say("product %s: release key %s is distrusted, what it has signed no longer counts", p.Name, Short(key))
 		}
 	}
-	for _, key := range without(old.Former, p.Former) {
+	for _, key := range without(old.Former, p.StatementKeys()) {
 		say("product %s: former release key %s is distrusted, what it has signed no longer counts", p.Name, Short(key))
 	}
 	for _, key := range without(p.Former, slices.Concat(old.Former, old.Release)) {
@@ -97,11 +97,11 @@ func without(a, b []*ecdsa.PublicKey) []*ecdsa.PublicKey {
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
-func insteadOf(t time.Time) string {
-	if t.IsZero() {
+func insteadOf(before, after time.Time) string {
+	if before.IsZero() || day(before) == day(after) {
 		return ""
 	}
-	return ", instead of " + day(t)
+	return ", instead of " + day(before)
 }
 
 // shorts lists keys as messages show them.

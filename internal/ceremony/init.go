@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pawl-project/pawl/internal/durable"
 	"github.com/pawl-project/pawl/internal/fault"
@@ -61,40 +64,50 @@ func Init(ctx context.Context, o Options, first First) (Folder, error) {
 	for _, p := range first.Products {
 		names = append(names, filepath.Base(o.ReleaseKey(p)), filepath.Base(o.EvidenceKey(p)))
 	}
-	if err := o.prepare(); err != nil {
-		return Folder{}, err
-	}
-	lock, err := durable.Lock(filepath.Join(o.Trust, lockFile))
-	if err != nil {
-		return Folder{}, err
-	}
-	defer lock.Unlock()
 	if pending, err := readPending(o.Trust); err != nil {
 		return Folder{}, err
 	} else if pending != nil && pending.base.Root == nil {
-		if err := o.finish(ctx); err != nil {
-			return Folder{}, err
-		}
-		return Load(o.Trust)
+		return o.resume(ctx)
 	}
 	if err := o.refuseExisting(names); err != nil {
 		return Folder{}, err
 	}
-	passwords := make([][]byte, len(names))
-	for i, name := range names {
-		if passwords[i], err = o.Password(filepath.Join(o.Keys, name), true); err != nil {
-			return Folder{}, err
-		}
-	}
-	signers, err := o.stageKeys(ctx, names, passwords)
+	pairs, err := o.makePairs(ctx, names)
 	if err != nil {
 		return Folder{}, err
 	}
-	d, err := o.genesis(ctx, first, signers)
+	d, err := o.genesis(ctx, first, pairs)
 	if err != nil {
+		return Folder{}, err
+	}
+	if err := o.prepare(); err != nil {
+		return Folder{}, err
+	}
+	lock, err := o.lock()
+	if err != nil {
+		return Folder{}, err
+	}
+	defer lock.Unlock()
+	if err := o.refuseExisting(names); err != nil { // somebody else was faster
+		return Folder{}, err
+	}
+	if err := o.stageKeys(ctx, pairs); err != nil {
 		return Folder{}, err
 	}
 	if err := o.commit(ctx, d); err != nil {
+		return Folder{}, err
+	}
+	return Load(o.Trust)
+}
+
+// resume finishes an Init that was killed after it had happened.
+func (o Options) resume(ctx context.Context) (Folder, error) {
+	lock, err := o.lock()
+	if err != nil {
+		return Folder{}, err
+	}
+	defer lock.Unlock()
+	if err := o.finish(ctx); err != nil {
 		return Folder{}, err
 	}
 	return Load(o.Trust)
@@ -138,42 +151,84 @@ func (o Options) refuseExisting(names []string) error {
 	if found == nil {
 		return nil
 	}
-	return refusal.New(refusal.Conflict, "new root of trust", "there is already %s, and nothing is overwritten", strings.Join(found, ", ")).
+	return refusal.New(refusal.Conflict, "new root of trust", "%s exists already (%d files in all), and nothing is overwritten", found[0], len(found)).
 		Do("a project has one root of trust: `pawl keys show` shows it, and `pawl keys product add` adds a product; for another project give another --dir")
 }
 
-// stageKeys makes the keys in a folder of their own beside their place. One that an interrupted init left there was
-// never named by a root.
-func (o Options) stageKeys(ctx context.Context, names []string, passwords [][]byte) (map[string]sign.Signer, error) {
+// pair is a new key pair.
+type pair struct {
+	private, public []byte
+	signer          sign.Signer
+}
+
+// generate makes a key pair that password opens.
+func generate(password []byte) (pair, error) {
+	private, public, err := keyfile.Generate(password)
+	if err != nil {
+		return pair{}, err
+	}
+	s, err := keyfile.Open(private, password)
+	return pair{private, public, s}, err
+}
+
+// makePairs makes a key pair for every name. All passwords are asked for before the first key is made.
+func (o Options) makePairs(ctx context.Context, names []string) (map[string]pair, error) {
+	if o.generate == nil {
+		o.generate = generate
+	}
+	passwords := make([][]byte, len(names))
+	for i, name := range names {
+		var err error
+		if passwords[i], err = o.Password(filepath.Join(o.Keys, name), true); err != nil {
+			return nil, err
+		}
+	}
+	made := make([]pair, len(names))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i := range names {
+		group.Go(func() (err error) {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			made[i], err = o.generate(passwords[i])
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	out := map[string]pair{}
+	for i, name := range names {
+		out[name] = made[i]
+	}
+	return out, nil
+}
+
+// atOnce bounds how many passwords are stretched at a time: each takes 64 MiB of memory.
+const atOnce = 4
+
+// stageKeys writes the keys into a folder of their own beside their place. What an interrupted init left there was never
+// named by a root.
+func (o Options) stageKeys(ctx context.Context, pairs map[string]pair) error {
 	dir := filepath.Join(o.Keys, newKeys)
 	if err := os.RemoveAll(dir); err != nil {
-		return nil, err
+		return err
 	}
 	if err := durable.Mkdir(dir, keysMode); err != nil {
-		return nil, err
+		return err
 	}
-	signers := map[string]sign.Signer{}
-	for i, name := range names {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		private, public, err := keyfile.Generate(passwords[i])
-		if err != nil {
-			return nil, err
-		}
-		if signers[name], err = keyfile.Open(private, passwords[i]); err != nil {
-			return nil, err
-		}
-		if err := writePair(ctx, filepath.Join(dir, name), private, public); err != nil {
-			return nil, err
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		if err := writePair(ctx, filepath.Join(dir, name), pairs[name].private, pairs[name].public); err != nil {
+			return err
 		}
 	}
-	return signers, nil
+	return nil
 }
 
 // genesis is the draft of the first root, signed by all root keys.
-func (o Options) genesis(ctx context.Context, first First, signers map[string]sign.Signer) (Draft, error) {
-	public := func(path string) *ecdsa.PublicKey { return signers[filepath.Base(path)].PublicKey() }
+func (o Options) genesis(ctx context.Context, first First, pairs map[string]pair) (Draft, error) {
+	public := func(path string) *ecdsa.PublicKey { return pairs[filepath.Base(path)].signer.PublicKey() }
 	root := trust.Root{Version: 1, Expires: o.rootExpires(), Threshold: first.Threshold, Online: public(o.OnlineKey())}
 	names := map[string]string{}
 	for n := range first.RootKeys {
@@ -205,7 +260,7 @@ func (o Options) genesis(ctx context.Context, first First, signers map[string]si
 		return Draft{}, err
 	}
 	for n := range first.RootKeys {
-		if d, err = d.Sign(ctx, signers[filepath.Base(o.RootKey(n+1))]); err != nil {
+		if d, err = d.Sign(ctx, pairs[filepath.Base(o.RootKey(n+1))].signer); err != nil {
 			return Draft{}, err
 		}
 	}

@@ -3,7 +3,6 @@
 package ceremony
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -174,18 +173,20 @@ func (o Options) OpenKey(path string) (sign.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := keyfile.Open(private, password)
+	if o.open == nil {
+		o.open = open
+	}
+	s, err := o.open(private, password)
 	var r *refusal.Error
 	if errors.As(err, &r) {
 		named := *r
 		named.Checked = "private key " + path
 		return nil, &named
 	}
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, err
 }
+
+func open(private, password []byte) (sign.Signer, error) { return keyfile.Open(private, password) }
 
 // Apply brings drafts back together and applies the result. The draft of the folder takes part if there is one; without
 // it the first one given begins. Below a threshold it is refused with class Signature, and nothing changes. A draft that
@@ -285,7 +286,7 @@ func (o Options) locked(ctx context.Context, work func(Folder, *Draft) error) er
 
 // lock takes the trust folder for this process.
 func (o Options) lock() (*durable.Held, error) {
-	if _, err := os.Stat(filepath.Join(o.Trust)); err != nil {
+	if _, err := os.Stat(o.Trust); err != nil {
 		_, err := Load(o.Trust) // says what to do about a folder that is not there
 		return nil, err
 	}
@@ -352,15 +353,14 @@ func NewKey(ctx context.Context, o Options, path string) (*ecdsa.PublicKey, erro
 	if err != nil {
 		return nil, err
 	}
-	private, public, err := keyfile.Generate(password)
+	if o.generate == nil {
+		o.generate = generate
+	}
+	p, err := o.generate(password)
 	if err != nil {
 		return nil, err
 	}
-	key, err := sign.ParsePublicKey(bytes.Clone(public))
-	if err != nil {
-		return nil, err
-	}
-	return key, writePair(ctx, path, private, public)
+	return p.signer.PublicKey(), writePair(ctx, path, p.private, p.public)
 }
 
 func conflict(path string) error {

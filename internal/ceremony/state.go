@@ -55,6 +55,11 @@ func (s State) uses() []use {
 	return out
 }
 
+// names reports whether a key has a use.
+func (s State) names(key *ecdsa.PublicKey) bool {
+	return slices.ContainsFunc(s.uses(), func(u use) bool { return u.key.Equal(key) })
+}
+
 const (
 	roleRoot     = "root"
 	roleOnline   = "online"

@@ -5,6 +5,7 @@ package ceremony
 import (
 	"fmt"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"time"
@@ -114,7 +115,7 @@ func (f Folder) documents(now time.Time) ([]Document, error) {
 		}
 		d := &out[i]
 		d.Threshold, d.Keys = root.Threshold, len(root.Keys)
-		d.DaysLeft = int(d.Expires.Sub(now).Hours() / 24)
+		d.DaysLeft = int(math.Round(d.Expires.Sub(now).Hours() / 24))
 		if now.After(d.Expires) {
 			d.DaysLeft = min(-1, d.DaysLeft)
 		}
