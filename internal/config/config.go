@@ -44,7 +44,7 @@ const (
 	DefaultEvidenceKey = "keys/evidence-{product}.key"
 	DefaultOnlineKey   = "keys/online.key"
 	DefaultTokenEnv    = "PAWL_TOKEN"
-	DefaultMaxAge      = 7 * 24 * time.Hour
+	DefaultMaxAge      = 30 * 24 * time.Hour
 	DefaultTimeout     = time.Hour
 	DefaultPlatform    = "linux/amd64"
 )
@@ -99,7 +99,7 @@ type Vulnerabilities struct {
 	Database string `yaml:"database,omitempty"`
 	// Address of the OSV API, for example https://api.osv.dev. Names and versions of components are sent there.
 	API string `yaml:"api,omitempty" jsonschema:"format=uri"`
-	// A database in a folder that is older than this proves nothing and stops a release. Default: 7d.
+	// A database in a folder whose newest record is older than this proves nothing and stops a release. Default: 30d.
 	MaxAge Duration `yaml:"maxAge,omitempty"`
 }
 

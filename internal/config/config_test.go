@@ -73,7 +73,7 @@ func TestWholeFile(t *testing.T) {
 		"timeout":          time.Duration(greeter.Build.Timeout) == 90*time.Minute,
 		"scalar as text":   greeter.Build.Env["CGO_ENABLED"] == "0",
 		"month":            greeter.SupportEnd == "2031-12",
-		"default age":      time.Duration(c.Vulnerabilities.MaxAge) == 7*24*time.Hour,
+		"default age":      time.Duration(c.Vulnerabilities.MaxAge) == config.DefaultMaxAge,
 		"default line":     gateway.Line == "MAJOR.MINOR",
 		"default tags":     len(gateway.Image.Tags) == 1 && gateway.Image.Tags[0] == "{version}",
 		"default name":     gateway.Image.Name == "gateway",

@@ -18,8 +18,14 @@ import (
 	"github.com/pawl-project/pawl/internal/yamlx"
 )
 
-// ErrNotFound reports a folder without a pawl.yaml.
-var ErrNotFound = errors.New("no " + FileName)
+// ErrNotFound reports a folder without a pawl.yaml. It is also fs.ErrNotExist.
+var ErrNotFound error = notFound{}
+
+type notFound struct{}
+
+func (notFound) Error() string { return "no " + FileName }
+
+func (notFound) Is(target error) bool { return target == fs.ErrNotExist }
 
 // Load reads and checks the file at path. Mistakes in it are *yamlx.Error, all of them joined.
 func Load(path string) (*Config, error) {
