@@ -115,8 +115,8 @@ type Attestation struct {
 	Predicate []byte
 }
 
-// Attest signs a and returns the bundle. The signer is the evidence key: cosign accepts an image that carries any
-// attestation by the key it is given, so the release key never signs one.
+// Attest signs a and returns the bundle. The signer is the evidence key, never the release key: a signature by the
+// release key means "released" and nothing else.
 func Attest(ctx context.Context, s sign.Signer, a Attestation) ([]byte, error) {
 	payload, err := a.encode()
 	if err != nil {

@@ -94,8 +94,8 @@ func attachBundle(t *testing.T, c *Client, img registry.Image, data []byte, err 
 	attach(t, c, img, layout.Describe(bundle.MediaType, data), data)
 }
 
-// TestEvidenceIsNotARelease is the difference to a verifier that takes any statement by the key: an image that carries
-// only attestations was never signed for release, whoever made them.
+// TestEvidenceIsNotARelease refuses an image that carries only attestations: it was never signed for release, whoever made
+// them.
 func TestEvidenceIsNotARelease(t *testing.T) {
 	c, host := serve(t, nil)
 	release, evidence := signtest.New(t), signtest.New(t)
