@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/pawl-project/pawl/internal/bundle"
 	"github.com/pawl-project/pawl/internal/digest"
 	"github.com/pawl-project/pawl/internal/durable"
 )
@@ -58,7 +59,8 @@ type Checker interface {
 	Check() error
 }
 
-// TakeFile copies the file at path into in.Out under name and returns it as an artifact.
+// TakeFile copies the file at path into in.Out under name and returns it as an artifact. A file that is made so that its
+// signature would be that of something else is refused.
 func TakeFile(in Input, name, path string) (a Artifact, err error) {
 	src, err := open(path)
 	if err != nil {
@@ -72,6 +74,9 @@ func TakeFile(in Input, name, path string) (a Artifact, err error) {
 	sum, n, err := digest.CopySet(dst, src)
 	if err == nil && n == 0 {
 		err = fmt.Errorf("%s is empty", path)
+	}
+	if err == nil {
+		err = bundle.CheckBlob(io.NewSectionReader(dst, 0, n)) // of the copy: that is what will be signed
 	}
 	if err != nil {
 		return Artifact{}, errors.Join(fmt.Errorf("artifact %s: %w", name, err), dst.Abort())

@@ -14,9 +14,11 @@ import (
 	"github.com/pawl-project/pawl/internal/build"
 	"github.com/pawl-project/pawl/internal/build/command"
 	"github.com/pawl-project/pawl/internal/build/ready"
+	"github.com/pawl-project/pawl/internal/bundle"
 	"github.com/pawl-project/pawl/internal/digest"
 	"github.com/pawl-project/pawl/internal/execx"
 	"github.com/pawl-project/pawl/internal/layout"
+	"github.com/pawl-project/pawl/internal/refusal"
 )
 
 // TestMain makes this test binary the manufacturer's build: it copies standard texts into the file that it is told.
@@ -68,6 +70,25 @@ func TestFilesAreTakenIn(t *testing.T) {
 	}
 	if err := build.Check(in.Out, list); !errors.Is(err, digest.ErrMismatch) {
 		t.Errorf("changed artifact: %v", err)
+	}
+}
+
+// TestAFileThatReadsAsSomethingElse would give whoever builds it a signature over an image.
+func TestAFileThatReadsAsSomethingElse(t *testing.T) {
+	in := input(t)
+	payload, err := bundle.SimpleSigning("registry.example/acme/gateway", digest.Of([]byte("never built here")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(path, payload, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := build.TakeFile(in, "config.json", path); refusal.Of(err) != refusal.Malformed {
+		t.Errorf("taken in as %+v, %v", a, err)
+	}
+	if names, err := os.ReadDir(in.Out); err != nil || len(names) != 0 {
+		t.Errorf("left %v, %v", names, err)
 	}
 }
 
