@@ -3,13 +3,16 @@
 package bundle
 
 import (
+	"crypto/ecdsa"
 	"fmt"
+	"slices"
 
 	json "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/pawl-project/pawl/internal/digest"
 	"github.com/pawl-project/pawl/internal/refusal"
+	"github.com/pawl-project/pawl/internal/sign"
 )
 
 // simpleType is the type of the older payload (cosign SIGNATURE_SPEC.md, "Payload").
@@ -45,6 +48,28 @@ func SimpleSigning(repository string, d digest.SHA256) ([]byte, error) {
 		return nil, fmt.Errorf("cannot encode signature payload for %q: %w", clip(repository), err)
 	}
 	return data, nil
+}
+
+// VerifySimpleSigning checks that one of keys has signed an older payload, and that it speaks of the image or index with
+// digest d. It refuses with class Digest if it speaks of another, and with class Signature if no key has signed.
+func VerifySimpleSigning(keys []*ecdsa.PublicKey, payload, sig []byte, d digest.SHA256) error {
+	const checked = "image signature"
+	if len(payload) > MaxSimpleSigning || len(sig) == 0 || len(sig) > MaxSignature {
+		return refusal.New(refusal.Malformed, checked, "a payload of %d and a signature of %d bytes, at most %d and %d are allowed",
+			len(payload), len(sig), MaxSimpleSigning, MaxSignature)
+	}
+	sum := digest.Of(payload)
+	if len(keys) > MaxKeys || !slices.ContainsFunc(keys, func(key *ecdsa.PublicKey) bool { return sign.Verify(key, sum, sig) }) {
+		return refusal.New(refusal.Signature, checked, "not signed by any of the %d trusted keys", len(keys))
+	}
+	signed, err := ParseSimpleSigning(payload)
+	if err != nil {
+		return err
+	}
+	if signed != d || d.IsZero() {
+		return refusal.New(refusal.Digest, checked, "%w: it is for %s, the image is %s", digest.ErrMismatch, signed, d)
+	}
+	return nil
 }
 
 // ParseSimpleSigning returns the digest of the image that an older payload speaks of. The caller has verified the

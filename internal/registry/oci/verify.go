@@ -23,7 +23,6 @@ import (
 	"github.com/pawl-project/pawl/internal/layout"
 	"github.com/pawl-project/pawl/internal/refusal"
 	"github.com/pawl-project/pawl/internal/registry"
-	"github.com/pawl-project/pawl/internal/sign"
 )
 
 // The names in signature manifests, as cosign writes them.
@@ -203,33 +202,16 @@ func (c *Client) simpleManifest(ctx context.Context, img registry.Image) (layout
 func simpleTag(d digest.SHA256) string { return "sha256-" + d.Hex() + ".sig" }
 
 func (c *Client) verifyLayer(ctx context.Context, repo *remote.Repository, keys []*ecdsa.PublicKey, img registry.Image, l ociv1.Descriptor) error {
-	no := func(class refusal.Class, format string, args ...any) error {
-		return refusal.New(class, "image signature", format, args...)
-	}
 	text := l.Annotations[signatureAnnotation]
-	if len(text) > base64.StdEncoding.EncodedLen(bundle.MaxSignature) {
-		return no(refusal.Malformed, "a signature of %d characters", len(text))
-	}
-	sig, err := base64.StdEncoding.DecodeString(text)
+	sig, err := base64.StdEncoding.DecodeString(text[:min(len(text), base64.StdEncoding.EncodedLen(bundle.MaxSignature))])
 	if err != nil || len(sig) == 0 {
-		return no(refusal.Malformed, "no signature in the annotation %q", signatureAnnotation)
+		return refusal.New(refusal.Malformed, "image signature", "no signature in the annotation %q", signatureAnnotation)
 	}
 	payload, err := c.small(ctx, repo, img.Repository, l, bundle.MaxSimpleSigning)
 	if err != nil {
 		return err
 	}
-	sum := digest.Of(payload)
-	if len(keys) > bundle.MaxKeys || !slices.ContainsFunc(keys, func(k *ecdsa.PublicKey) bool { return sign.Verify(k, sum, sig) }) {
-		return no(refusal.Signature, "not signed by any of the %d trusted keys", len(keys))
-	}
-	signed, err := bundle.ParseSimpleSigning(payload)
-	if err != nil {
-		return err
-	}
-	if signed != img.Digest {
-		return no(refusal.Digest, "%w: it is for %s", digest.ErrMismatch, signed)
-	}
-	return nil
+	return bundle.VerifySimpleSigning(keys, payload, sig, img.Digest)
 }
 
 // small fetches a small blob and checks it against its digest.
