@@ -35,7 +35,7 @@ const (
 	filePerm   = 0o644 // a repository is public by nature, and a web server of another user may serve it
 	dirPerm    = 0o755
 	// maxSwap bounds a blob that is replaced by Swap, in bytes.
-	maxSwap = 1 << 20
+	maxSwap = 32 << 20
 	// listStep is how many entries of a folder are read at a time.
 	listStep = 1024
 )
