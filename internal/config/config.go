@@ -95,7 +95,7 @@ type Keys struct {
 
 // Vulnerabilities is an OSV database: a folder, or the OSV API.
 type Vulnerabilities struct {
-	// Folder with OSV records (JSON files or the zip archives of the OSV project), or one such zip archive.
+	// Folder with OSV records: JSON files, or the zip archives that the OSV project publishes for each ecosystem.
 	Database string `yaml:"database,omitempty"`
 	// Address of the OSV API, for example https://api.osv.dev. Names and versions of components are sent there.
 	API string `yaml:"api,omitempty" jsonschema:"format=uri"`

@@ -258,6 +258,14 @@ func CheckName(name string) error {
 	return nil
 }
 
+// CheckFix reports whether name may be the name of a vulnerability: CVE-2026-1234, GHSA-...
+func CheckFix(name string) error {
+	if !fixName.MatchString(name) {
+		return fmt.Errorf("fix %q is not the name of a vulnerability, for example CVE-2026-1234", clip(name))
+	}
+	return nil
+}
+
 // CheckImage reports whether name may be the repository of an image: with its registry, without tag and digest.
 func CheckImage(name string) error {
 	if len(name) > 255 || !imageName.MatchString(name) {
@@ -298,8 +306,8 @@ func (r Release) Check() error {
 		return fmt.Errorf("critical member %q is not known to this reader", clip(r.Critical[0]))
 	}
 	for _, id := range r.Fixes {
-		if !fixName.MatchString(id) {
-			return fmt.Errorf("fix %q is not the name of a vulnerability", clip(id))
+		if err := CheckFix(id); err != nil {
+			return err
 		}
 	}
 	if err := CheckHardware(r.Hardware); err != nil {
