@@ -18,7 +18,9 @@ const roles = "release, serve, agent"
 // commands are the commands of the full build. The device build has its own, shorter list.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newInitCommand(a),
 		newKeysCommand(a),
+		newReleaseCommand(a),
 		newVerifyCommand(a),
 		newManCommand(a),
 	}

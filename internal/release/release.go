@@ -118,8 +118,9 @@ type Product struct {
 	Sources func(ctx context.Context) (string, error)
 	// Tags are moved to the image when it is published.
 	Tags []string
-	// Advisory is the advisory of the release; nil if there is none.
-	Advisory *statement.Advisory
+	// Advisory is the advisory of a security release; nil if there is none, and then NoAdvisory may say why.
+	Advisory   *statement.Advisory
+	NoAdvisory error
 	// Release signs statements, artifacts and the catalogue, Evidence signs everything else. Nil if they could not be
 	// opened; the caller then hands over the reason in Request.Problems.
 	Release, Evidence sign.Signer

@@ -87,7 +87,9 @@ func (r *run) preflight(ctx context.Context, catalogue Catalogue) []error {
 	}
 	checkedRelease := "release " + r.about()
 	if r.request.Kind == statement.Security {
-		if p.Advisory == nil {
+		if p.Advisory == nil && p.NoAdvisory != nil {
+			problems = append(problems, p.NoAdvisory)
+		} else if p.Advisory == nil {
 			add(refusal.Incomplete, checkedRelease, "write the advisory: what was wrong, how bad it is, what the user has to do",
 				"a security release needs an advisory, and there is none")
 		}
