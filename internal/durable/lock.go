@@ -105,4 +105,7 @@ func LockOpen(f *os.File) error {
 }
 
 // Unlock gives the lock back. The file stays: deleting it would let two processes hold "the" lock.
-func (h *Held) Unlock() error { return h.file.Close() }
+func (h *Held) Unlock() error {
+	// Closing alone would not do it while a program that is just being started still has the file.
+	return errors.Join(unlockFile(h.file), h.file.Close())
+}

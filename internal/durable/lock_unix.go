@@ -20,6 +20,8 @@ func lockFile(f *os.File) error {
 	return err
 }
 
+func unlockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
 func syncFolder(d *os.File) error {
 	err := d.Sync()
 	if cerr := d.Close(); err == nil {

@@ -20,5 +20,8 @@ func lockFile(f *os.File) error {
 	return err
 }
 
+// unlockFile does nothing: handles of files are not handed on to programs, so closing unlocks.
+func unlockFile(*os.File) error { return nil }
+
 // syncFolder only closes: Windows has no fsync of a folder.
 func syncFolder(d *os.File) error { return d.Close() }
