@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -195,24 +196,46 @@ func printReleases(w io.Writer, s *releaseSetup, results []release.Result) {
 		if r.Outcome == release.Published || r.Outcome == release.Already {
 			printByHand(w, s, r)
 		} else if r.Verdict != nil {
-			fmt.Fprintf(w, "  verdict and SBOMs: %s\n", filepath.Join(r.Dir, "evidence"))
+			fmt.Fprintf(w, "  verdict and SBOMs: %s\n", near(filepath.Join(r.Dir, "evidence")))
 		}
 	}
 }
 
 // printByHand prints how anybody checks the release, with pawl and without.
 func printByHand(w io.Writer, s *releaseSetup, r release.Result) {
-	trust := s.config.Repository.Trust
-	fmt.Fprintf(w, "  in %s\n  check it by hand:\n", s.engine.Repository)
+	at := s.engine.Repository
+	onServer := isURL(at)
+	if !onServer {
+		at = near(at)
+	}
+	fmt.Fprintf(w, "  in %s\n  check it by hand:\n", at)
 	fmt.Fprintf(w, "    pawl verify --release %s@%s\n", r.Product, r.Version)
-	key := filepath.Join(trust, "release-"+r.Product+".pub")
+	key := near(filepath.Join(s.config.Abs(s.config.Repository.Trust), "release-"+r.Product+".pub"))
 	for _, a := range r.Artifacts {
 		for _, repository := range a.Images {
 			fmt.Fprintf(w, "    cosign verify --key %s --insecure-ignore-tlog %s@%s\n", key, repository, a.Digest)
 		}
-		if a.Blob != "" {
-			base := filepath.Join(r.Dir, "targets", a.Name+".sigstore.json")
-			fmt.Fprintf(w, "    cosign verify-blob --key %s --insecure-ignore-tlog --bundle %s %s\n", key, base, filepath.Join(r.Dir, "artifacts", a.Name))
+		switch {
+		case a.Blob == "":
+		case onServer:
+			base := strings.TrimSuffix(at, "/") + "/"
+			bundle := a.Name + ".sigstore.json"
+			fmt.Fprintf(w, "    curl -fsS -o %s %s -o %s %s\n", a.Name, base+a.Blob, bundle, base+a.Bundle)
+			fmt.Fprintf(w, "    cosign verify-blob --key %s --insecure-ignore-tlog --bundle %s %s\n", key, bundle, a.Name)
+		default:
+			fmt.Fprintf(w, "    cosign verify-blob --key %s --insecure-ignore-tlog --bundle %s %s\n", key, filepath.Join(at, a.Bundle), filepath.Join(at, a.Blob))
 		}
 	}
+}
+
+// near returns a path as it is written from this folder, if it lies in it.
+func near(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return path
 }

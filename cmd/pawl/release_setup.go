@@ -60,6 +60,8 @@ type releaseSetup struct {
 	signers  map[string]sign.Signer // by path of the key; nil if it cannot be opened
 	closers  []func() error
 	products []string
+	// publisher is engine.Publisher with all that it can do.
+	publisher repository.Publisher
 }
 
 func (s *releaseSetup) problem(err error) {
@@ -409,41 +411,50 @@ func (s *releaseSetup) scanner(ctx context.Context) (scan.Scanner, string, error
 	return f, f.Database().Snapshot, nil
 }
 
-// repository opens the repository for reading and publishing.
+// repository opens the repository for reading and publishing. If it cannot be opened, reading it says why.
 func (s *releaseSetup) repository(ctx context.Context) error {
-	trusted, err := ceremony.Load(s.config.Abs(s.config.Repository.Trust))
-	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(append(s.request.Problems, refusal.New(refusal.Signature, "root of trust", "there is none in %s", s.config.Abs(s.config.Repository.Trust)).
-			Do("make the first keys with \"pawl keys init --product %s\"", strings.Join(s.products, " --product ")))...)
-	}
+	src, root, err := s.openRepository(ctx)
 	if err != nil {
-		return err
+		s.engine.Refresh = func(context.Context) (release.Catalogue, error) { return nil, err }
+		return nil
 	}
-	var src catalog.Opener
-	var publisher repository.Publisher
-	if s.config.Repository.URL != "" {
-		src, publisher, err = s.server()
-	} else {
-		src, publisher, err = s.folder(ctx)
-	}
-	if err != nil {
-		return errors.Join(append(s.request.Problems, err)...)
-	}
-	s.engine.Publisher = publisher
 	cache := filepath.Join(s.engine.Dir, "catalog")
 	if err := durable.Mkdir(cache, 0o755); err != nil {
 		return err
 	}
+	s.engine.Publisher = s.publisher
 	s.engine.Refresh = func(ctx context.Context) (release.Catalogue, error) {
 		// Two releases of different products may run at the same time and share what they know.
 		lock, err := durable.LockWait(ctx, filepath.Join(s.engine.Dir, "catalog.lock"))
 		if err != nil {
 			return nil, err
 		}
-		view, err := release.Look(ctx, src, publisher, catalog.Folder(cache), catalog.Options{Now: s.now(), Root: trusted.Roots[0]}, s.products)
-		return view, errors.Join(err, lock.Unlock())
+		view, err := release.Look(ctx, src, s.publisher, catalog.Folder(cache), catalog.Options{Now: s.now(), Root: root}, s.products)
+		if err = errors.Join(err, lock.Unlock()); err != nil {
+			return nil, err
+		}
+		return view, nil
 	}
 	return nil
+}
+
+// openRepository returns the way to read the repository, and the first root.
+func (s *releaseSetup) openRepository(ctx context.Context) (src catalog.Opener, root []byte, err error) {
+	dir := s.config.Abs(s.config.Repository.Trust)
+	trusted, err := ceremony.Load(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, refusal.New(refusal.Signature, "root of trust", "there is none in %s", dir).
+			Do("make the first keys with \"pawl keys init --product %s\"", strings.Join(s.products, " --product "))
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.config.Repository.URL != "" {
+		src, s.publisher, err = s.server()
+	} else {
+		src, s.publisher, err = s.folder(ctx)
+	}
+	return src, trusted.Roots[0], err
 }
 
 // folder opens a repository in a folder. Its snapshot and timestamp are signed here.

@@ -101,6 +101,7 @@ func (r *run) sign(ctx context.Context) error {
 		return nil
 	})
 	r.result.Statement = r.signed.Statement
+	r.describe()
 	return err
 }
 
@@ -268,7 +269,7 @@ func (r *run) publish(ctx context.Context) error {
 		r.tell("publish", Noted, "somebody else has published meanwhile, so the release is planned anew")
 		catalogue, err := r.engine.Refresh(ctx)
 		if err != nil {
-			return fmt.Errorf("cannot read repository %s: %w", r.engine.Repository, err)
+			return err
 		}
 		if err := r.prepare(ctx, catalogue); err != nil {
 			return err

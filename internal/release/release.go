@@ -210,8 +210,9 @@ type Released struct {
 	Name   string        `json:"name"`
 	Digest digest.SHA256 `json:"digest"`
 	Size   int64         `json:"size"`
-	// Blob is the name of a file's blob in the repository.
+	// Blob and Bundle are the names of a file and of its signature in the repository.
 	Blob   string   `json:"blob,omitempty"`
+	Bundle string   `json:"bundle,omitempty"`
 	Images []string `json:"images,omitempty"`
 }
 
@@ -236,12 +237,15 @@ func (e *Engine) Run(ctx context.Context, req Request) ([]Result, error) {
 		defer r.close()
 		runs = append(runs, r)
 	}
+	for _, r := range runs {
+		problems = append(problems, r.unprepared(ctx)...)
+	}
 	catalogue, err := e.Refresh(ctx)
 	if err != nil {
-		return results(), errors.Join(append(problems, fmt.Errorf("cannot read repository %s: %w", e.Repository, err))...)
+		return results(), errors.Join(append(problems, err)...)
 	}
 	for _, r := range runs {
-		problems = append(problems, r.preflight(ctx, catalogue)...)
+		problems = append(problems, r.unauthorised(catalogue)...)
 	}
 	if len(problems) > 0 {
 		return results(), errors.Join(problems...)

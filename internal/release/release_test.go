@@ -94,6 +94,11 @@ func TestSecurityRelease(t *testing.T) {
 		t.Errorf("%+v, %v", claim, err)
 	}
 	d := r.Artifacts[0].Digest
+	for _, name := range []string{r.Artifacts[0].Blob, r.Artifacts[0].Bundle} {
+		if _, err := os.Stat(w.path("repository", filepath.FromSlash(name))); err != nil {
+			t.Error(err)
+		}
+	}
 	if err := parse("greeter/1.0.1/greeter-linux.sigstore.json").VerifyBlob(product.Release, d); err != nil {
 		t.Error(err)
 	}

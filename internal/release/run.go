@@ -4,6 +4,7 @@ package release
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ import (
 	"github.com/pawl-project/pawl/internal/policy"
 	"github.com/pawl-project/pawl/internal/refusal"
 	"github.com/pawl-project/pawl/internal/sbom"
+	"github.com/pawl-project/pawl/internal/sign"
 	"github.com/pawl-project/pawl/internal/statement"
 	"github.com/pawl-project/pawl/internal/trust"
 	"github.com/pawl-project/pawl/internal/version"
@@ -78,45 +80,25 @@ func (r *run) refused(err error) error {
 // about is what errors are about.
 func (r *run) about() string { return r.product.Name + " " + r.request.Version.String() }
 
-// preflight looks for everything that would stop the release later.
-func (r *run) preflight(ctx context.Context, catalogue Catalogue) []error {
+// unprepared looks for everything that would stop the release later and can be found without the repository.
+func (r *run) unprepared(ctx context.Context) []error {
 	var problems []error
 	p := r.product
-	add := func(class refusal.Class, checked, next, format string, args ...any) {
-		problems = append(problems, refusal.New(class, checked, format, args...).Do("%s", next))
+	incomplete := func(next, format string, args ...any) {
+		problems = append(problems, refusal.New(refusal.Incomplete, "release "+r.about(), format, args...).Do("%s", next))
 	}
-	checkedRelease := "release " + r.about()
-	if r.request.Kind == statement.Security {
-		if p.Advisory == nil && p.NoAdvisory != nil {
-			problems = append(problems, p.NoAdvisory)
-		} else if p.Advisory == nil {
-			add(refusal.Incomplete, checkedRelease, "write the advisory: what was wrong, how bad it is, what the user has to do",
-				"a security release needs an advisory, and there is none")
-		}
-		if len(r.request.Fixes) == 0 {
-			add(refusal.Incomplete, checkedRelease, "name them: --fixes CVE-...", "a security release needs the names of the vulnerabilities that it fixes")
-		}
-	} else if len(r.request.Fixes) > 0 {
-		add(refusal.Incomplete, checkedRelease, "add --security, or leave --fixes away", "vulnerabilities are fixed by a security release, and this is a feature release")
-	}
-	delegated, known := catalogue.Product(p.Name)
+	security := r.request.Kind == statement.Security
 	switch {
-	case !known:
-		add(refusal.Unauthorised, "product "+p.Name, "add it with \"pawl keys\", with the signatures of the root keys",
-			"the root keys have not authorised a release key for it")
-	default:
-		if p.Release != nil && !has(delegated.Release, p.Release.PublicKey()) {
-			add(refusal.Signature, "release key of "+p.Name, "use the right key, or authorise this one with \"pawl keys\"",
-				"it is not among the keys that the root keys have authorised: %s", strings.Join(keysOf(delegated.Release), ", "))
-		}
-		if p.Evidence != nil && !has(delegated.Evidence, p.Evidence.PublicKey()) {
-			add(refusal.Signature, "evidence key of "+p.Name, "use the right key, or authorise this one with \"pawl keys\"",
-				"it is not among the keys that the root keys have authorised: %s", strings.Join(keysOf(delegated.Evidence), ", "))
-		}
-		if delegated.Threshold > 1 {
-			add(refusal.Signature, "catalogue of "+p.Name, "set the threshold of the product to 1 with \"pawl keys\"",
-				"%d release keys have to sign it, and a release signs with one", delegated.Threshold)
-		}
+	case security && p.Advisory == nil && p.NoAdvisory != nil:
+		problems = append(problems, p.NoAdvisory)
+	case security && p.Advisory == nil:
+		incomplete("write the advisory: what was wrong, how bad it is, what the user has to do", "a security release needs an advisory, and there is none")
+	}
+	switch {
+	case security && len(r.request.Fixes) == 0:
+		incomplete("name them: --fixes CVE-...", "a security release needs the names of the vulnerabilities that it fixes")
+	case !security && len(r.request.Fixes) > 0:
+		incomplete("add --security, or leave --fixes away", "vulnerabilities are fixed by a security release, and this is a feature release")
 	}
 	if c, ok := p.Builder.(build.Checker); ok {
 		if err := c.Check(); err != nil {
@@ -134,6 +116,32 @@ func (r *run) preflight(ctx context.Context, catalogue Catalogue) []error {
 				problems = append(problems, err)
 			}
 		}
+	}
+	return problems
+}
+
+// unauthorised compares the keys with what the root keys have authorised.
+func (r *run) unauthorised(catalogue Catalogue) []error {
+	var problems []error
+	p := r.product
+	delegated, known := catalogue.Product(p.Name)
+	if !known {
+		return append(problems, refusal.New(refusal.Unauthorised, "product "+p.Name, "the root keys have not authorised a release key for it").
+			Do("add it with \"pawl keys product add %s\", with the signatures of the root keys", p.Name))
+	}
+	compare := func(kind string, mine sign.Signer, theirs []*ecdsa.PublicKey) {
+		if mine != nil && !has(theirs, mine.PublicKey()) {
+			problems = append(problems, refusal.New(refusal.Signature, kind+" key of "+p.Name,
+				"it is not among the keys that the root keys have authorised: %s", strings.Join(keysOf(theirs), ", ")).
+				Do("use the right key, or authorise this one with \"pawl keys product rotate %s\"", p.Name))
+		}
+	}
+	compare("release", p.Release, delegated.Release)
+	compare("evidence", p.Evidence, delegated.Evidence)
+	if delegated.Threshold > 1 {
+		problems = append(problems, refusal.New(refusal.Signature, "catalogue of "+p.Name,
+			"%d release keys have to sign it, and a release signs with one", delegated.Threshold).
+			Do("set the threshold of the product to 1 with \"pawl keys\""))
 	}
 	return problems
 }
@@ -220,6 +228,15 @@ func (r *run) describe() {
 		done := Released{Name: a.Name, Digest: a.Digest.SHA256, Size: a.Size, Images: r.product.Artifacts[i].Images}
 		if !a.Image {
 			done.Blob = trust.BlobName(r.path(a.Name), a.Digest.SHA256)
+			name := r.path(a.Name + bundleEnding)
+			if t, ok := r.known.Targets[name]; ok {
+				done.Bundle = trust.BlobName(name, t.Digest)
+			}
+			for _, k := range r.signed.Files {
+				if k.Name == a.Name+bundleEnding {
+					done.Bundle = trust.BlobName(name, k.Digest)
+				}
+			}
 		}
 		r.result.Artifacts = append(r.result.Artifacts, done)
 	}
