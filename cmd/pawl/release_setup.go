@@ -32,10 +32,12 @@ import (
 	"github.com/pawl-project/pawl/internal/durable"
 	"github.com/pawl-project/pawl/internal/evidence"
 	"github.com/pawl-project/pawl/internal/execx"
+	"github.com/pawl-project/pawl/internal/httpx"
 	"github.com/pawl-project/pawl/internal/refusal"
 	"github.com/pawl-project/pawl/internal/registry/oci"
 	"github.com/pawl-project/pawl/internal/release"
 	"github.com/pawl-project/pawl/internal/repository"
+	"github.com/pawl-project/pawl/internal/repository/remote"
 	"github.com/pawl-project/pawl/internal/sbom/embedded"
 	"github.com/pawl-project/pawl/internal/scan"
 	"github.com/pawl-project/pawl/internal/scan/osv"
@@ -487,10 +489,18 @@ func (s *releaseSetup) server() (catalog.Opener, repository.Publisher, error) {
 		s.problem(refusal.New(refusal.Unauthorised, "server "+address, "there is no publish token in the variable %s", s.config.Repository.TokenEnv).
 			Do("ask for one (\"pawl serve token\") and set the variable"))
 	}
-	src, err := s.openSource(address, "")
+	authorities := ""
+	if s.config.Repository.CA != "" {
+		authorities = s.config.Abs(s.config.Repository.CA)
+	}
+	src, err := s.openSource(address, authorities)
 	if err != nil {
 		return nil, nil, err
 	}
-	_, _ = src, token
-	return nil, nil, errors.New("REMOTE")
+	client, err := httpx.New(httpx.Options{CAFile: authorities, UserAgent: s.engine.Tool.Name + "/" + s.engine.Tool.Version, Token: token, Logger: s.log})
+	if err != nil {
+		return nil, nil, err
+	}
+	publisher, err := remote.New(client, address)
+	return src, publisher, err
 }

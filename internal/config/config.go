@@ -75,6 +75,8 @@ type Repository struct {
 	URL string `yaml:"url,omitempty" jsonschema:"format=uri"`
 	// Name of the environment variable that holds the server's publish token. Default: PAWL_TOKEN.
 	TokenEnv string `yaml:"tokenEnv,omitempty"`
+	// PEM file with further certificate authorities for the server's TLS certificate.
+	CA string `yaml:"ca,omitempty"`
 	// Folder with the public root of trust that `pawl keys` keeps. What the repository says is believed only as far as
 	// this root proves it. Default: trust.
 	Trust string `yaml:"trust,omitempty"`
@@ -298,6 +300,9 @@ func (r *Repository) complete(p *checker) {
 		p.add(at+".url", "folder and url exclude each other")
 	case r.URL != "":
 		p.wrong(at+".url", checkURL(r.URL))
+	}
+	if r.URL == "" && (r.TokenEnv != "" || r.CA != "") {
+		p.add(at, "tokenEnv and ca are for a server")
 	}
 	if r.TokenEnv == "" {
 		r.TokenEnv = DefaultTokenEnv

@@ -61,6 +61,7 @@ type Catalogue interface {
 
 // Publisher takes releases into a repository: in a folder, or on a server.
 type Publisher interface {
+	Metadata
 	// Stage uploads bytes that are not listed yet. Bytes that are there already are not sent again.
 	Stage(ctx context.Context, d digest.SHA256, size int64, src io.Reader) error
 	// Publish makes role the catalogue of the product. The same role again is success; a role whose version is taken by
@@ -245,7 +246,7 @@ func (e *Engine) Run(ctx context.Context, req Request) ([]Result, error) {
 		return results(), errors.Join(append(problems, err)...)
 	}
 	for _, r := range runs {
-		problems = append(problems, r.unauthorised(catalogue)...)
+		problems = append(problems, r.unauthorised(ctx, catalogue)...)
 	}
 	if len(problems) > 0 {
 		return results(), errors.Join(problems...)

@@ -16,6 +16,7 @@ import (
 
 	json "github.com/go-json-experiment/json"
 
+	"github.com/pawl-project/pawl/internal/blob"
 	"github.com/pawl-project/pawl/internal/build"
 	"github.com/pawl-project/pawl/internal/bundle"
 	"github.com/pawl-project/pawl/internal/catalog"
@@ -120,10 +121,13 @@ func (r *run) unprepared(ctx context.Context) []error {
 	return problems
 }
 
-// unauthorised compares the keys with what the root keys have authorised.
-func (r *run) unauthorised(catalogue Catalogue) []error {
+// unauthorised asks whether the repository accepts us, and compares the keys with what the root keys have authorised.
+func (r *run) unauthorised(ctx context.Context, catalogue Catalogue) []error {
 	var problems []error
 	p := r.product
+	if _, err := r.engine.Publisher.Metadata(ctx, p.Name); err != nil && !errors.Is(err, blob.ErrNotExist) {
+		problems = append(problems, err)
+	}
 	delegated, known := catalogue.Product(p.Name)
 	if !known {
 		return append(problems, refusal.New(refusal.Unauthorised, "product "+p.Name, "the root keys have not authorised a release key for it").

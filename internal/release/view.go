@@ -25,8 +25,9 @@ type View struct {
 	late    map[string]trust.Role
 }
 
-// Metadata reads the current documents of a repository; repository.Publisher satisfies it.
+// Metadata reads the current documents of a repository, as somebody who may publish into it.
 type Metadata interface {
+	// Metadata returns the current document of a role or product; blob.ErrNotExist if there is none.
 	Metadata(ctx context.Context, role string) ([]byte, error)
 }
 
