@@ -26,6 +26,7 @@ import (
 	"github.com/pawl-project/pawl/internal/durable"
 	"github.com/pawl-project/pawl/internal/refusal"
 	"github.com/pawl-project/pawl/internal/sign"
+	"github.com/pawl-project/pawl/internal/statement"
 )
 
 // maxExpiresDays bounds how far away an expiry can be asked for: ten years.
@@ -515,6 +516,9 @@ if they are not there.`,
 		Args: cobra.ExactArgs(1),
 	}, func(cmd *cobra.Command, o ceremony.Options, args []string) (ceremony.Change, error) {
 		name := args[0]
+		if err := statement.CheckProduct(name); err != nil {
+			return nil, err // before it becomes part of a path
+		}
 		if _, err := ceremony.Load(o.Trust); err != nil {
 			return nil, err
 		}

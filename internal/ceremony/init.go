@@ -87,7 +87,7 @@ func Init(ctx context.Context, o Options, first First) (Folder, error) {
 	if err != nil {
 		return Folder{}, err
 	}
-	defer lock.Unlock()
+	defer lock.Close()
 	if err := o.refuseExisting(names); err != nil { // somebody else was faster
 		return Folder{}, err
 	}
@@ -106,7 +106,7 @@ func (o Options) resume(ctx context.Context) (Folder, error) {
 	if err != nil {
 		return Folder{}, err
 	}
-	defer lock.Unlock()
+	defer lock.Close()
 	if err := o.finish(ctx); err != nil {
 		return Folder{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -259,7 +260,7 @@ func Discard(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Unlock()
+	defer lock.Close()
 	return o.remove(ctx, draftFile)
 }
 
@@ -269,7 +270,7 @@ func (o Options) locked(ctx context.Context, work func(Folder, *Draft) error) er
 	if err != nil {
 		return err
 	}
-	defer lock.Unlock()
+	defer lock.Close()
 	if err := o.finish(ctx); err != nil {
 		return err
 	}
@@ -284,13 +285,22 @@ func (o Options) locked(ctx context.Context, work func(Folder, *Draft) error) er
 	return work(f, d)
 }
 
-// lock takes the trust folder for this process.
-func (o Options) lock() (*durable.Held, error) {
+// lock takes the trust folder for this process until the file is closed. Nothing is written into it: a folder of which
+// nothing has changed is the same to git and to people.
+func (o Options) lock() (io.Closer, error) {
 	if _, err := os.Stat(o.Trust); err != nil {
 		_, err := Load(o.Trust) // says what to do about a folder that is not there
 		return nil, err
 	}
-	return durable.Lock(filepath.Join(o.Trust, lockFile))
+	f, err := os.OpenFile(filepath.Join(o.Trust, lockFile), os.O_RDWR|os.O_CREATE, publicMode)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.LockOpen(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func (l Layout) readDraft() (*Draft, error) {
