@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,10 +105,25 @@ func (s *releaseSetup) setup(ctx context.Context, selected []*config.Product) er
 		}
 	}
 	s.engine.Maker = embedded.New(embedded.Options{Tool: s.engine.Tool, Now: s.now})
+	s.expectBuilds(selected)
 	var err error
 	s.engine.Scanner, s.engine.Database, err = s.scanner(ctx)
 	s.problem(err)
 	return s.repository(ctx)
+}
+
+// expectBuilds lets a product consist of what the build of another one makes: if anything is built in this run, files that
+// are not there yet may come.
+func (s *releaseSetup) expectBuilds(selected []*config.Product) {
+	if !slices.ContainsFunc(selected, func(p *config.Product) bool { return p.Build != nil }) {
+		return
+	}
+	for i, p := range selected {
+		if p.Build == nil && (p.Image == nil || p.Image.Dockerfile == "") {
+			// Behind the plain interface nobody asks for a check before the build.
+			s.request.Products[i].Builder = struct{ build.Builder }{s.request.Products[i].Builder}
+		}
+	}
 }
 
 // signer opens a private key once.
@@ -351,6 +367,10 @@ func (s *releaseSetup) gitSources(ctx context.Context) (string, error) {
 		return "", ctx.Err()
 	}
 	top, commit, _ := strings.Cut(strings.TrimSpace(head), "\n")
+	// A project that the repository around it ignores never looks changed.
+	if _, err := git("check-ignore", "--quiet", "--", config.FileName); err == nil {
+		return "", nil
+	}
 	args := []string{"status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=none", "--", ":/"}
 	for _, own := range []string{workFolder, s.config.Repository.Folder} {
 		if own != "" && filepath.IsLocal(own) {

@@ -115,6 +115,18 @@ func TestSourcesInGit(t *testing.T) {
 	now("link in its place", true)
 	git("checkout", "-q", ".")
 	now("back again", false)
+	text, err := os.ReadFile(filepath.Join(dir, config.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("dist/pawl.yaml", string(text))
+	ignored, err := config.Load(filepath.Join(dir, "dist", config.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, err := (&releaseSetup{app: s.app, config: ignored}).gitSources(t.Context()); name != "" || err != nil {
+		t.Errorf("project in a folder that is ignored: %q, %v", name, err)
+	}
 	// A repository inside this one is not looked into, so nothing is known.
 	if err := os.CopyFS(filepath.Join(dir, "inner", ".git"), os.DirFS(filepath.Join(dir, ".git"))); err != nil {
 		t.Fatal(err)
