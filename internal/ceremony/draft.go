@@ -354,10 +354,7 @@ func (d Draft) Encode() ([]byte, error) {
 	return json.Marshal(draftJSON{draftVersion, d.base, d.next, d.names}, json.Deterministic(true))
 }
 
-// Before and After return what is in force and what shall be. Before is zero for the first root.
-func (d Draft) Before() State { return d.before }
-
-// After returns what shall be.
+// After returns what shall be in force.
 func (d Draft) After() State { return d.after }
 
 func contains(keys []*ecdsa.PublicKey, key *ecdsa.PublicKey) bool {
