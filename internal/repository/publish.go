@@ -14,6 +14,7 @@ import (
 
 	"github.com/pawl-project/pawl/internal/blob"
 	"github.com/pawl-project/pawl/internal/bundle"
+	"github.com/pawl-project/pawl/internal/catalog"
 	"github.com/pawl-project/pawl/internal/digest"
 	"github.com/pawl-project/pawl/internal/refusal"
 	"github.com/pawl-project/pawl/internal/statement"
@@ -26,9 +27,6 @@ const (
 	sbomBundle    = ".sbom.sigstore.json"
 	verdictBundle = ".verdict.sigstore.json"
 )
-
-// maxStatement bounds the bundle with the statement of a release, in bytes. Attestations have bundle.MaxBytes.
-const maxStatement = 1 << 20
 
 // Publish implements Publisher.
 func (r *Repository) Publish(ctx context.Context, product string, doc []byte) error {
@@ -216,7 +214,7 @@ func (c *candidate) checkOldReleases() error {
 		if !ok {
 			continue
 		}
-		data, err := blob.ReadAll(c.ctx, c.blobs, trust.BlobName(name, t.Digest), maxStatement)
+		data, err := blob.ReadAll(c.ctx, c.blobs, trust.BlobName(name, t.Digest), catalog.MaxStatement)
 		if errors.Is(err, blob.ErrNotExist) {
 			continue // nobody can install it as it is
 		}
@@ -250,7 +248,7 @@ func (c *candidate) checkRelease(release string) error {
 	if !ok {
 		return refusal.New(refusal.Incomplete, "release "+release, "no target %q", trust.StatementName)
 	}
-	data, err := c.read(name, t, maxStatement)
+	data, err := c.read(name, t, catalog.MaxStatement)
 	if err != nil {
 		return err
 	}
@@ -285,7 +283,7 @@ func (c *candidate) checkArtifact(release string, r statement.Release, a stateme
 	switch {
 	case r.Channel == statement.Container && ok:
 		return refusal.New(refusal.Mixed, "target "+name, "it has the name of an image, which lies in a registry")
-	case r.Channel != statement.Container && !ok:
+	case (r.Channel == statement.File || r.Channel == statement.Firmware) && !ok:
 		return refusal.New(refusal.Incomplete, "release "+release, "artifact %q of its statement is not a target", a.Name)
 	case ok && (t.Digest != a.Digest.SHA256 || t.Size != a.Size):
 		return refusal.New(refusal.Mixed, "target "+name, "the metadata names %d bytes with %s, the statement %d with %s", t.Size, t.Digest.Short(), a.Size, a.Digest.SHA256.Short())
