@@ -72,7 +72,7 @@ func TestSigstoreReadsOurs(t *testing.T) {
 	}
 }
 
-func sigstoreVerify(t *testing.T, key *ecdsa.PublicKey, data []byte, d digest.SHA256) (*verify.VerificationResult, error) {
+func sigstoreVerify(t testing.TB, key *ecdsa.PublicKey, data []byte, d digest.SHA256) (*verify.VerificationResult, error) {
 	t.Helper()
 	var b sigstorebundle.Bundle
 	if err := b.UnmarshalJSON(data); err != nil {
@@ -90,6 +90,22 @@ func sigstoreVerify(t *testing.T, key *ecdsa.PublicKey, data []byte, d digest.SH
 		t.Fatal(err)
 	}
 	return v.Verify(&b, verify.NewPolicy(verify.WithArtifactDigest("sha256", d[:]), verify.WithKey()))
+}
+
+// BenchmarkSigstoreVerifyBlob is the peer of BenchmarkVerifyBlob: the same bundle, the same key.
+func BenchmarkSigstoreVerifyBlob(b *testing.B) {
+	s := signtest.New(b)
+	d := digest.Of([]byte("firmware"))
+	data, err := bundle.SignBlob(b.Context(), s, d)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := sigstoreVerify(b, s.PublicKey(), data, d); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // TestWeReadSigstores verifies here what sigstore-go signs, in the JSON that protobuf writes.

@@ -26,6 +26,8 @@ import (
 	"github.com/pawl-project/pawl/internal/registry/registrytest"
 	"github.com/pawl-project/pawl/internal/sign"
 	"github.com/pawl-project/pawl/internal/sign/keyfile"
+	"github.com/pawl-project/pawl/internal/statement"
+	"github.com/pawl-project/pawl/internal/version"
 )
 
 const password = "correct horse battery staple"
@@ -370,4 +372,65 @@ func TestImageOfTheirs(t *testing.T) {
 			t.Errorf("got %v, %v", found, err)
 		}
 	})
+}
+
+// TestCommandsOfTheSpecification runs what docs/spec/signatures.md tells a reader to type.
+func TestCommandsOfTheSpecification(t *testing.T) {
+	text, err := os.ReadFile("../../docs/spec/signatures.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "```sh\n")
+	commands, _, ended := strings.Cut(rest, "```")
+	if !found || !ended {
+		t.Fatal("the page has no commands")
+	}
+	b := newBench(t)
+	b.accepts("generate-key-pair", "--output-key-prefix", "evidence")
+	evidence, _ := b.open("evidence")
+	b.write("release.pub", b.read("pawl.pub"))
+	file := []byte("the program")
+	b.write("greeter", file)
+	keep := func(name string, data []byte, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.write(name, data)
+	}
+	attest := func(s sign.Signer, predicateType string) ([]byte, error) {
+		return bundle.Attest(t.Context(), s, bundle.Attestation{
+			Subject: bundle.Subject{Name: "greeter", Digest: digest.SetOf(file)}, PredicateType: predicateType, Predicate: []byte("{}"),
+		})
+	}
+	data, err := bundle.SignBlob(t.Context(), b.signer, digest.Of(file))
+	keep("greeter.sigstore.json", data, err)
+	v := version.MustParse("1.0.0")
+	payload, err := statement.Release{
+		Product: "greeter", Channel: statement.File, Version: v, Line: v.Line(), Kind: statement.Feature, Issued: time.Unix(1, 0),
+		Artifacts: []statement.Artifact{{Name: "greeter", Digest: digest.SetOf(file), Size: int64(len(file))}},
+	}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err = bundle.SignStatement(t.Context(), b.signer, payload)
+	keep("release.sigstore.json", data, err)
+	data, err = attest(evidence, "https://cyclonedx.org/bom")
+	keep("greeter.sbom.sigstore.json", data, err)
+	data, err = attest(evidence, "https://github.com/pawl-project/pawl/verdict/v1")
+	keep("greeter.verdict.sigstore.json", data, err)
+	s := newShelf(t, func(h http.Handler) http.Handler { return h })
+	if err := s.client.Sign(t.Context(), b.signer, s.index, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := os.Symlink(b.program, filepath.Join(b.dir, "cosign")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-eu", "-c", commands)
+	cmd.Dir = b.dir
+	cmd.Env = []string{"HOME=" + b.dir, "TUF_ROOT=" + b.dir, "PATH=" + b.dir + ":" + os.Getenv("PATH"), "IMAGE=" + s.index.String()}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }

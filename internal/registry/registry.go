@@ -132,7 +132,7 @@ type Signatures []Outcome
 // Outcome is one thing that was looked at.
 type Outcome struct {
 	Form Form
-	// Where is the digest of the manifest that holds it.
+	// Where is the digest of the manifest that holds it; zero if the list of what is there could not be read.
 	Where digest.SHA256
 	// Err says why it is not a signature for release by one of the keys; nil if it is.
 	Err error

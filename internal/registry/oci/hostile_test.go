@@ -214,6 +214,68 @@ func TestOlderSignaturesOfOthersStay(t *testing.T) {
 	}
 }
 
+// TestOneFormIsEnough hides one form behind errors, or puts something else in its place.
+func TestOneFormIsEnough(t *testing.T) {
+	var hide atomic.Pointer[regexp.Regexp]
+	c, host := serve(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if h := hide.Load(); h != nil && h.MatchString(r.URL.Path) {
+				http.Error(w, "", http.StatusTeapot)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	img := pushed(t, c, host, "content")
+	s := signtest.New(t)
+	if err := c.Sign(t.Context(), s, img, at); err != nil {
+		t.Fatal(err)
+	}
+	for path, left := range map[string]registry.Form{`\.sig$`: registry.Bundle, `/manifests/sha256-[0-9a-f]+$`: registry.Simple} {
+		hide.Store(regexp.MustCompile(path))
+		if found, err := c.Verify(t.Context(), keysOf(s), img); err != nil || !found.Valid(left) || len(found) != 2 {
+			t.Errorf("without %s: %v, %v", path, found, err)
+		}
+	}
+	hide.Store(nil)
+	repo, err := c.repo(img.Repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := []byte(`{"schemaVersion":2,"mediaType":"` + layout.MediaTypeIndex + `","manifests":[]}`)
+	if err := repo.Manifests().PushReference(t.Context(), layout.Describe(layout.MediaTypeIndex, index), bytes.NewReader(index), simpleTag(img.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := c.Verify(t.Context(), keysOf(s), img); err != nil || !found.Valid(registry.Bundle) || found.Valid(registry.Simple) {
+		t.Errorf("got %v, %v", found, err)
+	}
+	if err := c.Sign(t.Context(), s, img, at); refusal.Of(err) != refusal.Conflict {
+		t.Errorf("overwrote what somebody has put there: %v", err)
+	}
+}
+
+// TestReferrersAPIIsUsed leaves no tag behind where none is needed.
+func TestReferrersAPIIsUsed(t *testing.T) {
+	var tags atomic.Int64
+	c, host := serve(t, func(next http.Handler) http.Handler {
+		next = registrytest.WithReferrers(next)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if registrytest.IsFallbackTag(r.URL.Path) {
+				tags.Add(1)
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	img := pushed(t, c, host, "content")
+	s := signtest.New(t)
+	if err := c.Sign(t.Context(), s, img, at); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := c.Verify(t.Context(), keysOf(s), img); err != nil || !found.Valid(registry.Bundle) || tags.Load() != 0 {
+		t.Errorf("%v, %v, %d requests for the tag", found, err, tags.Load())
+	}
+}
+
 // TestManifestOfABundle compares what is written with what cosign writes, member by member.
 func TestManifestOfABundle(t *testing.T) {
 	c, host := serve(t, nil)
@@ -627,8 +689,7 @@ func TestUnreachable(t *testing.T) {
 func TestTLS(t *testing.T) {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	var secure *httptest.Server
-	secure = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, plain.URL+r.URL.Path, http.StatusTemporaryRedirect)
 	}))
 	defer secure.Close()

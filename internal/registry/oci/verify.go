@@ -40,13 +40,14 @@ func (c *Client) Verify(ctx context.Context, keys []*ecdsa.PublicKey, img regist
 	if img.Digest.IsZero() {
 		return nil, refusal.New(refusal.Digest, "image "+img.Repository, "no digest to check against")
 	}
+	// What cannot be read in one form does not spoil a good signature in the other.
 	found, err := c.verifyBundles(ctx, keys, img)
 	if err != nil {
-		return nil, fmt.Errorf("cannot verify %s: %w", img, err)
+		found = append(found, registry.Outcome{Form: registry.Bundle, Err: err})
 	}
 	simple, err := c.verifySimple(ctx, keys, img)
 	if err != nil {
-		return found, fmt.Errorf("cannot verify %s: %w", img, err)
+		simple = append(simple, registry.Outcome{Form: registry.Simple, Err: err})
 	}
 	found = append(found, simple...)
 	return found, conclude(keys, img, found)
@@ -188,8 +189,7 @@ func (c *Client) verifySimple(ctx context.Context, keys []*ecdsa.PublicKey, img 
 	return found, nil
 }
 
-// simpleManifest fetches what the older tag names. Something else than an image manifest there is treated as nothing by
-// Verify and left alone by Sign.
+// simpleManifest fetches what the older tag names.
 func (c *Client) simpleManifest(ctx context.Context, img registry.Image) (layout.Manifest, []byte, error) {
 	mediaType, data, err := c.manifest(ctx, img.Repository, simpleTag(img.Digest))
 	if err != nil {
