@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -447,21 +448,26 @@ func (r *run) again(ctx context.Context, catalogue Catalogue) error {
 	return err
 }
 
-// rebuild brings the artifacts of a published version back. If an earlier run on this machine has signed the very
-// statement that is published, its artifacts are those, and nothing is built unless the sources are known to differ.
+// rebuild brings the artifacts of a published version back, to be compared. If an earlier run on this machine has signed
+// the very statement that is published and was killed before its end, then its artifacts are those: nothing is built
+// unless the sources are known to differ, so that a build which never gives the same bytes twice can be finished.
 func (r *run) rebuild(ctx context.Context, listed digest.SHA256) error {
 	mine, ok, err := journal.Recorded[signed](r.journal, "sign")
-	if err != nil || !ok || mine.Statement != listed {
-		return errors.Join(err, r.build(ctx))
+	if err != nil {
+		return err
 	}
+	last := "publish"
+	if len(r.product.Tags) > 0 {
+		last = "tag"
+	}
+	known := ""
 	if r.product.Sources != nil {
-		name, err := r.product.Sources(ctx)
-		if err != nil {
+		if known, err = r.product.Sources(ctx); err != nil {
 			return err
 		}
-		if name != "" {
-			return r.build(ctx)
-		}
+	}
+	if !ok || mine.Statement != listed || known != "" || slices.Contains(r.journal.Steps(), last) {
+		return r.build(ctx)
 	}
 	r.artifacts, _, err = journal.Recorded[[]build.Artifact](r.journal, "build")
 	r.describe()

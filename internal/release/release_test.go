@@ -5,6 +5,7 @@ package release_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/pawl-project/pawl/internal/build"
 	"github.com/pawl-project/pawl/internal/bundle"
 	"github.com/pawl-project/pawl/internal/evidence"
+	"github.com/pawl-project/pawl/internal/fault"
 	"github.com/pawl-project/pawl/internal/refusal"
 	"github.com/pawl-project/pawl/internal/registry"
 	"github.com/pawl-project/pawl/internal/release"
@@ -319,12 +321,52 @@ func TestSameReleaseAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	again("on another machine", 2)
-	// A build that nobody can repeat is still known by the journal of the machine that made it.
+	// Whether the sources have changed is not known: they are built and compared.
 	w.builds = 0
 	req := w.request("1.0.0", w.greeter())
 	req.Products[0].Sources = nil
 	if _, err := w.run(t.Context(), req); err != nil || w.builds != 1 {
 		t.Errorf("%d builds, %v", w.builds, err)
+	}
+	w.patch()
+	req = w.request("1.0.0", w.greeter())
+	req.Products[0].Sources = nil
+	w.refused(req, refusal.Conflict, "published with other content")
+}
+
+// A build that never gives the same bytes twice, of sources that nobody can name, is finished after a kill all the same.
+func TestUnrepeatableBuildIsFinished(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	count := 0
+	unrepeatable := func() release.Request {
+		p := w.greeter()
+		inner := p.Builder
+		p.Sources = nil
+		p.Builder = builder(func(ctx context.Context, in build.Input) ([]build.Artifact, error) {
+			count++
+			w.write("src/greeter-linux", fmt.Sprintf("text 0.3.8\n# build %d\n", count))
+			return inner.Build(ctx, in)
+		})
+		return w.request("1.0.0", p)
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("not killed")
+			}
+		}()
+		ctx := fault.With(t.Context(), func(point string) {
+			if point == "release.publish.greeter:after" {
+				panic(point)
+			}
+		})
+		_, _ = w.run(ctx, unrepeatable())
+	}()
+	before := w.outside()
+	list := w.must(unrepeatable())
+	if after := w.outside(); list[0].Outcome != release.Already || after != before || count != 1 {
+		t.Errorf("%+v, %d builds, outside:\n%s", list, count, after)
 	}
 }
 
