@@ -430,13 +430,16 @@ func TestUnhealthyIsPutBack(t *testing.T) {
 	h.install("")
 	h.release("1.0.1", testkit.SecurityVersion(2))
 	h.sick("1.0.1")
-	h.install(refusal.Unhealthy, "not healthy in time", "1.0.0 was put back")
+	h.install(refusal.Unhealthy, "it was not healthy in time; 1.0.0 was put back (", "exit status 1")
 	h.runs("1.0.0", 1)
 	if got := h.lines("restarts"); !slices.Equal(got, []string{"1.0.0", "1.0.1", "1.0.0"}) {
 		t.Errorf("restarts %v", got)
 	}
 	if got := h.mail.states(); !strings.HasSuffix(got, "booted 1.0.1, fell-back 1.0.1 unhealthy") {
 		t.Errorf("reports %s", got)
+	}
+	if r := h.mail.got[len(h.mail.got)-1]; r.Refusal.Text != "release 1.0.1 of greeter: it was not healthy in time; 1.0.0 was put back" {
+		t.Errorf("the report says %q", r.Refusal.Text) // and nothing of what the owner's programs print
 	}
 	// It is not tried again, until the owner says so.
 	out := h.install("")

@@ -437,6 +437,7 @@ func (e *Engine) install(ctx context.Context, cat *catalog.Catalog, p Product, s
 		return err
 	}
 	s.Phase, s.Candidate, s.Reason = Staging, &candidate{Statement: text, Artifact: a.Name, Security: offer.Security}, ""
+	s.Detail = ""
 	if err := e.save(ctx, s); err != nil {
 		return err
 	}
@@ -506,7 +507,7 @@ func (e *Engine) finish(ctx context.Context, p Product, sl slot.Slot, s *state) 
 				return ctx.Err()
 			}
 			if err != nil {
-				s.Phase, s.Reason = Reverting, cut(err.Error(), maxEventText)
+				s.Phase, s.Reason, s.Detail = Reverting, "it could not be made to run", cut(err.Error(), maxEventText)
 				break
 			}
 			s.Phase = Trial
@@ -557,7 +558,7 @@ func (e *Engine) try(ctx context.Context, p Product, sl slot.Slot, s *state, r s
 		s.Candidate.Trials-- // being told to stop is no interruption
 		return errors.Join(ctx.Err(), e.save(ctx, s))
 	case err != nil:
-		s.Phase, s.Reason = Reverting, cut(err.Error(), maxEventText)
+		s.Phase, s.Reason, s.Detail = Reverting, "it was not healthy in time", cut(err.Error(), maxEventText)
 	default:
 		s.Phase = Confirming
 	}
@@ -611,11 +612,11 @@ func (e *Engine) revert(ctx context.Context, sl slot.Slot, s *state, r statement
 			return fmt.Errorf("cannot put %s of %s back: %w", s.Installed.Version, s.Product, err)
 		}
 	}
-	reason := s.Reason
+	detail := s.Detail
 	s.Failed = update.Remember(s.Failed, a.Digest.SHA256)
-	s.Phase, s.Candidate, s.Reason = Idle, nil, ""
 	ev := Event{Event: EventFellBack, Product: s.Product, Version: r.Version.String(), Class: refusal.Unhealthy}
-	refused := refusal.New(refusal.Unhealthy, fmt.Sprintf("release %s of %s", r.Version, s.Product), "%s", reason)
+	refused := refusal.New(refusal.Unhealthy, fmt.Sprintf("release %s of %s", r.Version, s.Product), "%s", s.Reason)
+	s.Phase, s.Candidate, s.Reason, s.Detail = Idle, nil, "", ""
 	if stays == nil {
 		refused.Failed += fmt.Sprintf("; %s was put back", s.Installed.Version)
 		s.Previous = nil
@@ -632,8 +633,12 @@ func (e *Engine) revert(ctx context.Context, sl slot.Slot, s *state, r statement
 		}
 	}
 	refused = refused.Do("it is not tried again by itself; a newer release is, or \"pawl agent install --retry\" tries it once more")
-	ev.Text = refused.Failed
+	// What programs of the owner have printed stays on the device.
 	e.queue(s, r, a, stateFellBack, refused)
+	if detail != "" {
+		refused.Failed += " (" + detail + ")"
+	}
+	ev.Text = refused.Failed
 	n := Notice{Event: TellFellBack, Class: refusal.Unhealthy}
 	n.Product, n.Version, n.Kind, n.Summary, n.Reason = s.Product, r.Version.String(), string(r.Kind), "it does not work here", refused.Failed
 	if s.Installed != nil {

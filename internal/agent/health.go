@@ -41,7 +41,10 @@ func (e *Engine) healthy(ctx context.Context, p Product, env map[string]string) 
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			steady, last = -h.Interval, err
+			steady = -h.Interval
+			if last == nil || limited.Err() == nil { // that the time was over says less than what was wrong before
+				last = err
+			}
 		default:
 			if steady += h.Interval; steady >= h.Stable {
 				return nil

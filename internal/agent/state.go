@@ -59,8 +59,9 @@ type state struct {
 	Format  int    `json:"format"`
 	Product string `json:"product"`
 	Phase   Phase  `json:"phase"`
-	// Reason says why a release is being put back.
+	// Reason says why a release is being put back, in words that may leave the device; Detail is for the owner.
 	Reason    string     `json:"reason,omitzero"`
+	Detail    string     `json:"detail,omitzero"`
 	Installed *installed `json:"installed,omitzero"`
 	Previous  *installed `json:"previous,omitzero"`
 	// Candidate is what is being installed; nil when Phase is idle.

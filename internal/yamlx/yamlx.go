@@ -165,7 +165,7 @@ func (d *Document) Decode(into any) error {
 }
 
 // Errorf returns an error at the value that where names: keys with dots and numbers in brackets,
-// "products[0].channel". If that is not in the file, the error is at what is there of it.
+// "products[0].channel". If that is not in the file, the error is at what is there of it. %w keeps a cause.
 func (d *Document) Errorf(where string, format string, args ...any) error {
 	node := d.body
 	for part := range strings.FieldsFuncSeq(where, func(c rune) bool { return strings.ContainsRune(".[]", c) }) {
@@ -175,11 +175,12 @@ func (d *Document) Errorf(where string, format string, args ...any) error {
 		}
 		node = next
 	}
-	if node == nil {
-		return &Error{Path: d.path, Text: fmt.Sprintf(format, args...)}
+	said := fmt.Errorf(format, args...)
+	err := &Error{Path: d.path, Text: said.Error()}
+	if node != nil {
+		err = d.errorAt(node, said.Error())
 	}
-	err := d.errorAt(node, fmt.Sprintf(format, args...))
-	err.err = errors.Unwrap(fmt.Errorf(format, args...))
+	err.err = errors.Unwrap(said)
 	return err
 }
 

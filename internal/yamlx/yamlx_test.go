@@ -170,6 +170,9 @@ func TestErrorf(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", where, err, want)
 		}
 	}
+	if err := doc.Errorf("name", "bad: %w", version.ErrMalformed); !errors.Is(err, version.ErrMalformed) || !strings.Contains(err.Error(), "bad: malformed version") {
+		t.Error(err)
+	}
 	empty, err := Parse("c.yaml", nil)
 	if err != nil {
 		t.Fatal(err)
