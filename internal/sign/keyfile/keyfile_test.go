@@ -48,10 +48,9 @@ func TestOpenFilesOfCosign(t *testing.T) {
 	}
 	private := read(t, "cosign.key")
 	for name, text := range map[string]string{
-		"now":         string(private),
-		"older":       strings.ReplaceAll(string(private), "SIGSTORE", "COSIGN"),
-		"CRLF":        strings.ReplaceAll(string(private), "\n", "\r\n"),
-		"blank lines": string(private) + "\n\n",
+		"now": string(private),
+		// Older header, lines of another system, blank lines at the end: scrypt is slow, so all at once.
+		"older": strings.ReplaceAll(strings.ReplaceAll(string(private), "SIGSTORE", "COSIGN"), "\n", "\r\n") + "\n\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := keyfile.Open([]byte(text), []byte("cosign"))
