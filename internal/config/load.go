@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +65,14 @@ func report(doc *yamlx.Document, problems []problem) error {
 	for _, p := range problems {
 		list = append(list, doc.Errorf(p.at, "%s", p.text))
 	}
+	// In the order of the file, as a person goes through it.
+	slices.SortStableFunc(list, func(a, b error) int {
+		var x, y *yamlx.Error
+		if !errors.As(a, &x) || !errors.As(b, &y) {
+			return 0
+		}
+		return cmp.Or(cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
+	})
 	return errors.Join(list...)
 }
 
