@@ -126,7 +126,7 @@ func allow(t store.Token, product string) error {
 		Do("use a token for the product")
 }
 
-func tokenScope(t store.Token) string { return "product " + t.Product }
+func tokenScope(t store.Token) string { return "product " + strings.Join(t.Products, ", ") }
 
 func (s *Server) getMetadata(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	role := r.PathValue("role")
@@ -273,7 +273,7 @@ func (s *Server) postPublish(w http.ResponseWriter, r *http.Request, t store.Tok
 }
 
 func (s *Server) postTrust(w http.ResponseWriter, r *http.Request, t store.Token) error {
-	if t.Product != "" {
+	if !t.ForAll() {
 		return refusal.New(refusal.Unauthorised, "publish token "+t.Name, "it is for %s, not for the trust of the repository", tokenScope(t)).
 			Do("use a token without a product")
 	}

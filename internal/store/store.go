@@ -41,6 +41,7 @@ var ErrFull = errors.New("limit reached")
 // Limits of what callers can make the store keep.
 const (
 	MaxTokens  = 1000
+	MaxScope   = 64      // products of one token
 	MaxDevices = 200_000 // of one product
 	MaxHistory = 20      // reports of one device and product
 	MaxRefused = 10_000  // audit events of refused callers
@@ -96,7 +97,7 @@ type Audit interface {
 type Token struct {
 	ID       string        `json:"id"`
 	Name     string        `json:"name"`
-	Product  string        `json:"product,omitempty"` // empty: every product, and the trust of the repository
+	Products []string      `json:"products,omitempty"` // in order; empty: every product, and the trust of the repository
 	Hash     digest.SHA256 `json:"-"`
 	Created  time.Time     `json:"created"`
 	LastUsed time.Time     `json:"lastUsed,omitzero"`
@@ -113,20 +114,24 @@ var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$`)
 
 // NewToken makes a token and the secret that its owner presents: "pawl_<id>_<256 random bits>". The secret cannot be had
 // again from anywhere.
-func NewToken(name, product string, now time.Time) (Token, string, error) {
+func NewToken(name string, products []string, now time.Time) (Token, string, error) {
 	if !tokenName.MatchString(name) {
 		return Token{}, "", fmt.Errorf("token name %q: 1 to 64 letters, digits, spaces and . _ @ - are allowed", clip(name))
 	}
-	if product != "" {
+	if len(products) > MaxScope {
+		return Token{}, "", fmt.Errorf("token for %d products, at most %d are possible: make one for every product", len(products), MaxScope)
+	}
+	for _, product := range products {
 		if err := statement.CheckProduct(product); err != nil {
 			return Token{}, "", err
 		}
 	}
+	products = slices.Compact(slices.Sorted(slices.Values(products)))
 	var random [idBytes + secretBytes]byte
 	rand.Read(random[:]) // never fails (package crypto/rand)
 	id := hex.EncodeToString(random[:idBytes])
 	secret := tokenPrefix + id + "_" + base64.RawURLEncoding.EncodeToString(random[idBytes:])
-	return Token{ID: id, Name: name, Product: product, Hash: digest.Of([]byte(secret)), Created: now}, secret, nil
+	return Token{ID: id, Name: name, Products: products, Hash: digest.Of([]byte(secret)), Created: now}, secret, nil
 }
 
 // TokenID returns the ID in a secret, which is checked by nobody yet.
@@ -146,7 +151,10 @@ func (t Token) Admits(secret string) bool {
 }
 
 // For reports whether the token may publish the product.
-func (t Token) For(product string) bool { return t.Product == "" || t.Product == product }
+func (t Token) For(product string) bool { return t.ForAll() || slices.Contains(t.Products, product) }
+
+// ForAll reports whether the token may publish every product, and change the trust of the repository.
+func (t Token) ForAll() bool { return len(t.Products) == 0 }
 
 // State is a moment of an update on a device.
 type State string

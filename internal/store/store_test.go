@@ -14,11 +14,11 @@ import (
 var now = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 
 func TestToken(t *testing.T) {
-	token, secret, err := NewToken("release bot", "greeter", now)
+	token, secret, err := NewToken("release bot", []string{"greeter"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, otherSecret, err := NewToken("release bot", "", now)
+	other, otherSecret, err := NewToken("release bot", nil, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,12 +34,15 @@ func TestToken(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "a\nb", "../x", strings.Repeat("a", 65), "\x1b[2J"} {
-		if _, _, err := NewToken(name, "", now); err == nil {
+		if _, _, err := NewToken(name, nil, now); err == nil {
 			t.Errorf("took the name %q", name)
 		}
 	}
-	if _, _, err := NewToken("ci", "../root", now); err == nil {
+	if _, _, err := NewToken("ci", []string{"../root"}, now); err == nil {
 		t.Error("took a path as product")
+	}
+	if _, _, err := NewToken("ci", make([]string, MaxScope+1), now); err == nil {
+		t.Error("took too many products")
 	}
 }
 

@@ -49,13 +49,13 @@ func start(t *testing.T, m *repositorytest.Maker) *world {
 	must(t, err)
 	w := &world{Server: httptest.NewServer(engine), blobs: blobs, store: db}
 	t.Cleanup(w.Close)
-	w.secret = w.token(t, m, "")
+	w.secret = w.token(t, m)
 	return w
 }
 
-func (w *world) token(t *testing.T, m *repositorytest.Maker, product string) string {
+func (w *world) token(t *testing.T, m *repositorytest.Maker, products ...string) string {
 	t.Helper()
-	token, secret, err := store.NewToken("token "+product, product, m.Now)
+	token, secret, err := store.NewToken("token", products, m.Now)
 	must(t, err)
 	must(t, w.store.AddToken(t.Context(), token))
 	return secret

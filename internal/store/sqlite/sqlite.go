@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -112,8 +113,8 @@ func (s *Store) AddToken(ctx context.Context, t store.Token) error {
 		if n >= store.MaxTokens {
 			return fmt.Errorf("token %s: %w: %d tokens", t.Name, store.ErrFull, n)
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO tokens (id, name, product, hash, created) VALUES (?, ?, ?, ?, ?)`,
-			t.ID, t.Name, t.Product, t.Hash[:], millis(t.Created))
+		_, err = tx.ExecContext(ctx, `INSERT INTO tokens (id, name, products, hash, created) VALUES (?, ?, ?, ?, ?)`,
+			t.ID, t.Name, strings.Join(t.Products, ","), t.Hash[:], millis(t.Created))
 		if taken(err) {
 			return fmt.Errorf("token %s: %w", t.Name, store.ErrExists)
 		}
@@ -121,7 +122,7 @@ func (s *Store) AddToken(ctx context.Context, t store.Token) error {
 	})
 }
 
-const tokenColumns = `id, name, product, hash, created, last_used, revoked`
+const tokenColumns = `id, name, products, hash, created, last_used, revoked`
 
 // Token implements store.Tokens.
 func (s *Store) Token(ctx context.Context, id string) (store.Token, error) {
@@ -163,9 +164,13 @@ func (s *Store) one(ctx context.Context, id, statement string, args ...any) erro
 func scanToken(row scanner) (store.Token, error) {
 	var t store.Token
 	var hash []byte
+	var products string
 	var created, used, revoked int64
-	if err := row.Scan(&t.ID, &t.Name, &t.Product, &hash, &created, &used, &revoked); err != nil {
+	if err := row.Scan(&t.ID, &t.Name, &products, &hash, &created, &used, &revoked); err != nil {
 		return store.Token{}, err
+	}
+	if products != "" {
+		t.Products = strings.Split(products, ",")
 	}
 	t.Created, t.LastUsed, t.Revoked = moment(created), moment(used), moment(revoked)
 	return t, setDigest(&t.Hash, hash)

@@ -43,7 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) (first, second store.Store)) {
 
 func tokens(t *testing.T, first, second store.Store) {
 	ctx := t.Context()
-	token, secret := token(t, "ci", "greeter")
+	token, secret := token(t, "ci", "sensor", "greeter", "greeter")
 	must(t, first.AddToken(ctx, token))
 	id, ok := store.TokenID(secret)
 	if !ok || id != token.ID {
@@ -53,7 +53,7 @@ func tokens(t *testing.T, first, second store.Store) {
 	if err != nil || !reflect.DeepEqual(got, token) || !got.Admits(secret) {
 		t.Fatalf("%+v, want %+v, %v", got, token, err)
 	}
-	if got.Admits(secret[:len(secret)-1]+"!") || got.Admits("") || !got.For("greeter") || got.For("other") {
+	if got.Admits(secret[:len(secret)-1]+"!") || got.Admits("") || !got.For("greeter") || !got.For("sensor") || got.ForAll() || got.For("other") {
 		t.Fatal("the token admits too much")
 	}
 	must(t, second.UseToken(ctx, id, Now.Add(time.Hour)))
@@ -76,7 +76,7 @@ func tokens(t *testing.T, first, second store.Store) {
 
 func tokenNames(t *testing.T, first, second store.Store) {
 	ctx := t.Context()
-	a, _ := token(t, "ci", "")
+	a, _ := token(t, "ci")
 	b, _ := token(t, "ci", "greeter")
 	must(t, first.AddToken(ctx, a))
 	if err := second.AddToken(ctx, b); !errors.Is(err, store.ErrExists) {
@@ -240,9 +240,9 @@ func races(t *testing.T, first, second store.Store) {
 	}
 }
 
-func token(t *testing.T, name, product string) (store.Token, string) {
+func token(t *testing.T, name string, products ...string) (store.Token, string) {
 	t.Helper()
-	token, secret, err := store.NewToken(name, product, Now)
+	token, secret, err := store.NewToken(name, products, Now)
 	must(t, err)
 	return token, secret
 }

@@ -5,7 +5,7 @@
 CREATE TABLE tokens (
 	id        TEXT PRIMARY KEY,
 	name      TEXT NOT NULL,
-	product   TEXT NOT NULL,
+	products  TEXT NOT NULL, -- separated by commas; empty: all
 	hash      BLOB NOT NULL,
 	created   INTEGER NOT NULL,
 	last_used INTEGER NOT NULL DEFAULT 0,
