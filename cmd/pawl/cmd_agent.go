@@ -2,4 +2,609 @@
 
 package main
 
-// The commands of the agent are being written by the lead.
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed" // the commented agent.yaml
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	mathrand "math/rand/v2"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pawl-project/pawl/internal/agent"
+	"github.com/pawl-project/pawl/internal/catalog"
+	"github.com/pawl-project/pawl/internal/httpx"
+	"github.com/pawl-project/pawl/internal/refusal"
+	"github.com/pawl-project/pawl/internal/registry/oci"
+	"github.com/pawl-project/pawl/internal/slot"
+	"github.com/pawl-project/pawl/internal/slot/container"
+	"github.com/pawl-project/pawl/internal/slot/file"
+	"github.com/pawl-project/pawl/internal/statement"
+	"github.com/pawl-project/pawl/internal/store"
+	"github.com/pawl-project/pawl/internal/update"
+	"github.com/pawl-project/pawl/internal/version"
+)
+
+// agentYAML is what "pawl agent init" writes.
+//
+//go:embed starter/agent.yaml
+var agentYAML string
+
+// agentApp is what all commands below "pawl agent" share.
+type agentApp struct {
+	*app
+	config string
+}
+
+func newAgentCommand(a *app) *cobra.Command {
+	g := &agentApp{app: a}
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Keep a device or host up to date, as its owner wants it",
+		Long: `Keep a device or host up to date, as its owner wants it.
+
+The agent asks the publisher's server or folder, believes only what the root proves that came to the
+device out of band, and installs the newest release that is meant for this device: never one with a
+lower version, never one below the floor. A release that is not healthy in time is put back.
+
+Security updates install by themselves unless the owner says otherwise; feature releases wait for
+approval. The owner can turn that off, postpone, approve, and set a maintenance window. Nothing that a
+server sends overrides the owner, and the owner is told of security updates all the same.`,
+		Example: `  pawl agent init > /etc/pawl/agent.yaml      # then edit it
+  pawl agent check                            # 0 nothing, 3 a feature release, 4 a security release
+  pawl agent install
+  pawl agent auto off                         # opt out; "auto on" comes back
+  pawl agent run                              # as a service`,
+	}
+	cmd.PersistentFlags().StringVar(&g.config, "config", "/etc/pawl/agent.yaml", "configuration of the agent")
+	cmd.AddCommand(g.initCommand(), g.checkCommand(), g.installCommand(), g.runCommand(), g.statusCommand(), g.historyCommand(),
+		g.autoCommand(), g.postponeCommand(), g.approveCommand())
+	return cmd
+}
+
+func (g *agentApp) initCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "init",
+		Short: "Print a commented agent.yaml to begin with",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := io.WriteString(g.out, agentYAML)
+			return err
+		},
+	}
+}
+
+func (g *agentApp) checkCommand() *cobra.Command {
+	var product string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Ask for updates and tell the owner; install nothing",
+		Long: `Ask for updates and tell the owner; install nothing.
+
+The exit status is 0 if there is nothing to install, 3 if there is a feature release, 4 if there is a
+security update. A release that the owner has postponed or opted out of counts: it is there.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			outcomes, err := g.do(cmd.Context(), agent.Request{Product: product})
+			if err != nil {
+				return err
+			}
+			status := refusal.Done
+			for _, o := range outcomes {
+				for _, offer := range o.Offers {
+					if offer.Security {
+						status = refusal.SecurityAvailable
+					} else if status == refusal.Done {
+						status = refusal.UpdateAvailable
+					}
+				}
+			}
+			if status != refusal.Done {
+				return exitStatus(status)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "only this product")
+	return cmd
+}
+
+func (g *agentApp) installCommand() *cobra.Command {
+	var product, text, from string
+	var retry bool
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Install what the owner has agreed to, and finish what was interrupted",
+		Long: `Install what the owner has agreed to, and finish what was interrupted.
+
+With --version the owner says to install exactly that release now. Every other check still holds: the
+signatures, the hardware, a higher version, the floor. With --from a folder on a stick is asked instead
+of the servers; it has no privileges.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			req := agent.Request{Product: product, Install: true, Retry: retry}
+			if text != "" {
+				v, err := version.Parse(text)
+				if err != nil {
+					return usageError{err}
+				}
+				req.Version = v
+			}
+			if from != "" {
+				req.Sources = []agent.Source{g.source(from, "")}
+			}
+			outcomes, err := g.do(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			return ownerHasNotAgreed(outcomes)
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "only this product")
+	cmd.Flags().StringVar(&text, "version", "", "install exactly this release")
+	cmd.Flags().StringVar(&from, "from", "", "folder or URL to ask instead of the configured servers")
+	cmd.Flags().BoolVar(&retry, "retry", false, "try releases again that were put back here before")
+	return cmd
+}
+
+// ownerHasNotAgreed is the refusal if security updates are there and the owner has not agreed to any of them.
+func ownerHasNotAgreed(outcomes []agent.Outcome) error {
+	var list []error
+	for _, o := range outcomes {
+		if o.Changed {
+			continue
+		}
+		for _, offer := range o.Offers {
+			if !offer.Security || offer.Decision == update.Install {
+				continue
+			}
+			list = append(list, refusal.New(refusal.OwnerPolicy, fmt.Sprintf("release %s of %s", offer.Version, o.Product), "%s", offer.Reason).
+				Do("\"pawl agent approve %s %s\" agrees to it", o.Product, offer.Version))
+			break
+		}
+	}
+	return errors.Join(list...)
+}
+
+// do makes an engine, does what is asked and prints what came of it.
+func (g *agentApp) do(ctx context.Context, req agent.Request) ([]agent.Outcome, error) {
+	e, done, err := g.engine()
+	if err != nil {
+		return nil, err
+	}
+	outcomes, err := e.Do(ctx, req)
+	done()
+	if outcomes != nil {
+		g.report(map[string]any{"products": outcomes}, func(w io.Writer) {
+			for _, o := range outcomes {
+				printOutcome(w, o)
+			}
+		})
+	}
+	return outcomes, err
+}
+
+func printOutcome(w io.Writer, o agent.Outcome) {
+	switch {
+	case o.Changed && o.Before.IsZero():
+		fmt.Fprintf(w, "%s: installed %s\n", o.Product, o.Running)
+	case o.Changed:
+		fmt.Fprintf(w, "%s: updated %s -> %s\n", o.Product, o.Before, o.Running)
+	case o.Running.IsZero():
+		fmt.Fprintf(w, "%s: nothing is installed\n", o.Product)
+	case len(o.Offers) == 0 && o.Err == nil:
+		fmt.Fprintf(w, "%s: %s is up to date\n", o.Product, o.Running)
+	default:
+		fmt.Fprintf(w, "%s: runs %s\n", o.Product, o.Running)
+	}
+	for _, offer := range o.Offers {
+		if o.Changed && offer.Version == o.Running {
+			printTexts(w, offer)
+			continue
+		}
+		fmt.Fprintf(w, "  %s release %s is available: %s\n", offer.Kind, offer.Version, offer.Reason)
+		printTexts(w, offer)
+	}
+	for _, r := range o.Refused {
+		fmt.Fprintf(w, "  %s is not taken (%s): %s\n", r.Version, r.Class, r.Reason)
+	}
+	if o.Changed {
+		fmt.Fprintf(w, "  confirmed; nothing below security version %d is taken here any more\n", o.Floor.Security)
+	}
+	switch o.Support {
+	case update.SupportEnding:
+		fmt.Fprintf(w, "  security updates end with %s\n", o.SupportEnd)
+	case update.SupportEnded:
+		fmt.Fprintf(w, "  security updates ended with %s: known faults are not corrected any more\n", o.SupportEnd)
+	}
+}
+
+func printTexts(w io.Writer, offer agent.OfferStatus) {
+	for _, row := range []struct{ label, text string }{
+		{"why", offer.Summary}, {"fixes", strings.Join(offer.Fixes, ", ")}, {"severity", offer.Severity}, {"without it", offer.Risk},
+		{"you", offer.Action}, {"meanwhile", offer.Disruption},
+	} {
+		if row.text != "" {
+			fmt.Fprintf(w, "    %-10s  %s\n", row.label, strings.ReplaceAll(row.text, "\n", " "))
+		}
+	}
+}
+
+func (g *agentApp) runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Check and install again and again, as a service",
+		Long: `Check and install again and again, as a service.
+
+It begins with what an interruption has left, then checks at the configured interval with a random
+part, so that a fleet does not ask all at once. SIGHUP asks for a check now.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e, done, err := g.engine()
+			if err != nil {
+				return err
+			}
+			defer done()
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, hangup...)
+			defer signal.Stop(hup)
+			wake := make(chan struct{}, 1)
+			go func() {
+				for {
+					select {
+					case <-cmd.Context().Done():
+						return
+					case <-hup:
+						select {
+						case wake <- struct{}{}:
+						default: // a check is asked for already
+						}
+					}
+				}
+			}()
+			err = e.Run(cmd.Context(), wake)
+			if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
+				return nil // a service that is asked to stop has done its work
+			}
+			return err
+		},
+	}
+}
+
+func (g *agentApp) statusCommand() *cobra.Command {
+	var product string
+	var verify bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what runs, its floor, what is offered, and what the owner has decided",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e, done, err := g.engine()
+			if err != nil {
+				return err
+			}
+			defer done()
+			s, err := e.Status(cmd.Context(), product, verify)
+			if len(s.Products) > 0 {
+				g.report(s, func(w io.Writer) { printAgentStatus(w, s) })
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "only this product")
+	cmd.Flags().BoolVar(&verify, "verify", false, "read the installed bytes and compare them with what was signed")
+	return cmd
+}
+
+func printAgentStatus(out io.Writer, s agent.Status) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintf(w, "device\t%s\n", s.Device)
+	fmt.Fprintf(w, "servers\t%s\n", strings.Join(s.Servers, ", "))
+	if !s.Root.IsZero() {
+		fmt.Fprintf(w, "root\t%s\n", s.Root)
+	}
+	for _, p := range s.Products {
+		fmt.Fprintf(w, "\n%s\t%s\n", p.Product, running(p))
+		fmt.Fprintf(w, "  floor\tsecurity version %d\n", p.Floor.Security)
+		fmt.Fprintf(w, "  owner\tsecurity updates: %s; feature releases: %s\n", p.Owner.Security, p.Owner.Feature)
+		if !p.Owner.PostponedUntil.IsZero() {
+			fmt.Fprintf(w, "  postponed\tuntil %s (%d times)\n", p.Owner.PostponedUntil.Format(time.DateTime), p.Owner.Postponements)
+		}
+		if !p.Previous.IsZero() {
+			fmt.Fprintf(w, "  kept\t%s, to go back to\n", p.Previous)
+		}
+		for _, offer := range p.Offers {
+			fmt.Fprintf(w, "  offered\t%s (%s release): %s\n", offer.Version, offer.Kind, offer.Reason)
+		}
+		if p.SupportEnd != "" {
+			fmt.Fprintf(w, "  support\tsecurity updates until the end of %s\n", p.SupportEnd)
+		}
+		if p.Verified != nil {
+			fmt.Fprintf(w, "  bytes\t%s\n", map[bool]string{true: "as they were signed", false: "DIFFERENT from what was signed"}[*p.Verified])
+		}
+		if !p.Checked.IsZero() {
+			fmt.Fprintf(w, "  asked\t%s\n", p.Checked.Format(time.DateTime))
+		}
+		if p.CheckError != "" {
+			fmt.Fprintf(w, "  problem\t%s\n", p.CheckError)
+		}
+		if p.Problem != "" {
+			fmt.Fprintf(w, "  problem\t%s\n", p.Problem)
+		}
+	}
+}
+
+func running(p agent.ProductStatus) string {
+	switch {
+	case p.Running.IsZero():
+		return "nothing is installed"
+	case p.Phase != agent.Idle:
+		return fmt.Sprintf("%s (%s; %s)", p.Running, p.Digest, p.Phase)
+	case p.Confirmed:
+		return fmt.Sprintf("%s (%s), confirmed", p.Running, p.Digest)
+	}
+	return fmt.Sprintf("%s (%s)", p.Running, p.Digest)
+}
+
+func (g *agentApp) historyCommand() *cobra.Command {
+	var most int
+	cmd := &cobra.Command{
+		Use:   "history",
+		Short: "Show what happened on this device, and why",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			e, done, err := g.engine()
+			if err != nil {
+				return err
+			}
+			defer done()
+			events, err := e.History(most)
+			g.report(map[string]any{"events": events}, func(out io.Writer) {
+				w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+				defer w.Flush()
+				for _, ev := range events {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", ev.At.Format(time.DateTime), ev.Event, ev.Product, ev.Version, ev.Text)
+				}
+			})
+			return err
+		},
+	}
+	cmd.Flags().IntVarP(&most, "number", "n", 0, "show only the last `N` events")
+	return cmd
+}
+
+func (g *agentApp) autoCommand() *cobra.Command {
+	var product string
+	var features bool
+	cmd := &cobra.Command{
+		Use:   "auto on|off|approve",
+		Short: "Say what happens with security updates: installed, not installed, or only after approval",
+		Long: `Say what happens with security updates on this device.
+
+  on       they install by themselves (the default)
+  approve  they wait until the owner approves each
+  off      they are not installed; the owner is still told. It has no end, and no server overrides it
+
+With --features the same is said of feature releases, whose default is "approve".`,
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"on", "off", "approve"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			mode := map[string]update.Mode{"on": update.Auto, "off": update.Off, "approve": update.Approve}[args[0]]
+			security, feature := mode, update.Mode("")
+			if features {
+				security, feature = "", mode
+			}
+			return g.each(product, func(e *agent.Engine, name string) error {
+				owner, err := e.SetMode(cmd.Context(), name, security, feature)
+				if err != nil {
+					return err
+				}
+				g.reportOwner(name, owner)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "only this product")
+	cmd.Flags().BoolVar(&features, "features", false, "say it of feature releases instead")
+	return cmd
+}
+
+func (g *agentApp) postponeCommand() *cobra.Command {
+	var product string
+	var by time.Duration
+	cmd := &cobra.Command{
+		Use:   "postpone",
+		Short: "Put off the update that is offered, for a bounded time",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return g.each(product, func(e *agent.Engine, name string) error {
+				_, offer, err := e.Postpone(cmd.Context(), name, g.now().Add(by))
+				if err != nil {
+					return err
+				}
+				g.report(map[string]any{"product": name, "offer": offer}, func(w io.Writer) {
+					fmt.Fprintf(w, "%s: %s is postponed until %s\n", name, offer.Version, g.now().Add(by).Format(time.DateTime))
+				})
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "only this product")
+	cmd.Flags().DurationVar(&by, "for", 24*time.Hour, "how long: 8h, 24h, 168h")
+	return cmd
+}
+
+func (g *agentApp) approveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "approve PRODUCT [VERSION]",
+		Short: "Agree to a release that waits for the owner",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var v version.Version
+			if len(args) == 2 {
+				var err error
+				if v, err = version.Parse(args[1]); err != nil {
+					return usageError{err}
+				}
+			}
+			e, done, err := g.engine()
+			if err != nil {
+				return err
+			}
+			defer done()
+			_, offer, err := e.Approve(cmd.Context(), args[0], v)
+			if err != nil {
+				return err
+			}
+			g.report(map[string]any{"product": args[0], "offer": offer}, func(w io.Writer) {
+				fmt.Fprintf(w, "%s: %s is approved; \"pawl agent install\" installs it now\n", args[0], offer.Version)
+			})
+			return nil
+		},
+	}
+}
+
+func (g *agentApp) reportOwner(product string, owner update.Owner) {
+	status := agent.OwnerStatusOf(owner)
+	g.report(map[string]any{"product": product, "owner": status}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: security updates: %s; feature releases: %s\n", product, status.Security, status.Feature)
+	})
+}
+
+// each does something for one product, or for all of the configuration.
+func (g *agentApp) each(product string, do func(e *agent.Engine, name string) error) error {
+	c, err := g.load()
+	if err != nil {
+		return err
+	}
+	e, done, err := g.engineFor(c)
+	if err != nil {
+		return err
+	}
+	defer done()
+	var list []error
+	for _, p := range c.Products {
+		if product == "" || product == p.Name {
+			list = append(list, do(e, p.Name))
+		}
+	}
+	if len(list) == 0 {
+		return usagef("%s names no product %s", g.config, product)
+	}
+	return errors.Join(list...)
+}
+
+func (g *agentApp) load() (agent.Config, error) {
+	c, err := agent.LoadConfig(g.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, usagef("%w; \"pawl agent init\" prints one to begin with", err)
+	}
+	return c, err
+}
+
+func (g *agentApp) engine() (*agent.Engine, func(), error) {
+	c, err := g.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	return g.engineFor(c)
+}
+
+// engineFor constructs the engine with its slots and sources. done ends its progress bars.
+func (g *agentApp) engineFor(c agent.Config) (e *agent.Engine, done func(), err error) {
+	opt := agent.Options{
+		Config: c, Now: g.now, Slots: map[string]slot.Slot{}, Env: g.env, Logger: g.log,
+		Jitter: func(most time.Duration) time.Duration { return time.Duration(mathrand.Int64N(int64(most) + 1)) },
+		NewID:  rand.Text,
+	}
+	for _, p := range c.Products {
+		if opt.Slots[p.Name], err = g.slot(p); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, s := range c.Servers {
+		opt.Sources = append(opt.Sources, g.source(s, c.CA))
+		if opt.Reporter == nil && c.Reports && agent.IsURL(s) {
+			if opt.Reporter, err = g.reporter(s, c.CA); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	bars := map[string]func(int64){}
+	var ends []func()
+	opt.Progress = func(product string, n, total int64) {
+		if bars[product] == nil {
+			draw, end := g.bar(product, total)
+			bars[product] = draw
+			ends = append(ends, end)
+		}
+		bars[product](n)
+	}
+	if e, err = agent.New(opt); err != nil {
+		return nil, nil, err
+	}
+	return e, func() {
+		for _, end := range ends {
+			end()
+		}
+	}, nil
+}
+
+func (g *agentApp) slot(p agent.Product) (slot.Slot, error) {
+	args, err := p.Restart.Args()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	restart := slot.Restart{Args: args, Limit: p.Restart.Limit, Env: g.env, Log: g.err}
+	if p.Channel == statement.Container {
+		images := oci.New(oci.Options{UserAgent: "pawl/" + readBuildInfo().Version})
+		return container.New(container.Options{Path: p.Path, Platform: p.Platform, Images: images, Restart: restart})
+	}
+	return file.New(file.Options{Path: p.Path, Restart: restart})
+}
+
+func (g *agentApp) source(location, ca string) agent.Source {
+	return agent.Source{Name: location, Open: func() (catalog.Opener, error) { return g.openSource(location, ca) }}
+}
+
+// reporter sends reports to a server.
+func (g *agentApp) reporter(server, ca string) (agent.Reporter, error) {
+	client, err := httpx.New(httpx.Options{CAFile: ca, UserAgent: "pawl/" + readBuildInfo().Version, Logger: g.log})
+	if err != nil {
+		return nil, err
+	}
+	return httpReporter{client, strings.TrimSuffix(server, "/") + "/api/v1/reports"}, nil
+}
+
+type httpReporter struct {
+	client *httpx.Client
+	url    string
+}
+
+// Report implements agent.Reporter.
+func (r httpReporter) Report(ctx context.Context, report store.Report) error {
+	body, err := json.Marshal(report)
+	if err != nil {
+		return err
+	}
+	resp, err := r.client.Do(ctx, httpx.Request{
+		Method: http.MethodPost, URL: r.url, Header: http.Header{"Content-Type": {"application/json"}}, Size: int64(len(body)),
+		Body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+	})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}

@@ -16,6 +16,7 @@ const roles = "agent"
 // commands are the commands of the device build (-tags agent): what a device needs, and nothing that signs or serves.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newAgentCommand(a),
 		newVerifyCommand(a),
 	}
 }

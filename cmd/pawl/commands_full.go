@@ -21,7 +21,11 @@ func commands(a *app) []*cobra.Command {
 		newInitCommand(a),
 		newKeysCommand(a),
 		newReleaseCommand(a),
+		newServeCommand(a),
+		newRepoCommand(a),
+		newAgentCommand(a),
 		newVerifyCommand(a),
+		newDemoCommand(a),
 		newManCommand(a),
 	}
 }

@@ -75,9 +75,12 @@ func runForTest() int {
 }
 
 // TestScript runs every script. One script is one promise, typed as a user would type it.
-func TestScript(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+func TestScript(t *testing.T) { testscript.Run(t, scripts("testdata/script")) }
+
+// scripts are the scripts of a folder, with the commands that they may use beside testscript's own.
+func scripts(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -108,7 +111,7 @@ func TestScript(t *testing.T) {
 			"absent": cmdAbsent,
 			"same":   cmdSame,
 		},
-	})
+	}
 }
 
 // cmdExits runs a program and asks for an exact exit status: exits 12 pawl agent install.
