@@ -27,7 +27,7 @@ import (
 	"github.com/pawl-project/pawl/internal/fault"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden parts of the scripts")
+var updateGolden = flag.Bool("update", false, "rewrite the golden parts of the scripts")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"pawl": func() { os.Exit(runForTest()) }})
@@ -81,7 +81,7 @@ func TestScript(t *testing.T) { testscript.Run(t, scripts("testdata/script")) }
 func scripts(dir string) testscript.Params {
 	return testscript.Params{
 		Dir:                 dir,
-		UpdateScripts:       *update,
+		UpdateScripts:       *updateGolden,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
