@@ -27,7 +27,10 @@ func (v Verdict) Write(w io.Writer) error {
 	}
 	fmt.Fprintf(&out, "gate %s: %s %s, %s release, %s\n", outcome, plain(v.Product), v.Version, plain(string(v.Kind)), against)
 	if v.Database.Snapshot != "" {
-		fmt.Fprintf(&out, "database %s, snapshot %s, %s", plain(v.Database.Name), plain(v.Database.Snapshot), count(v.Database.Records, "record", "records"))
+		fmt.Fprintf(&out, "database %s, snapshot %s", plain(v.Database.Name), plain(v.Database.Snapshot))
+		if v.Database.Records > 0 { // a service does not say
+			fmt.Fprintf(&out, ", %s", count(v.Database.Records, "record", "records"))
+		}
 		if !v.Database.Updated.IsZero() {
 			fmt.Fprintf(&out, ", newest of %s", v.Database.Updated.UTC().Format("2006-01-02"))
 		}

@@ -692,3 +692,24 @@ func TestMonstrousName(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// BenchmarkLayout looks into an image of 20,000 files and 120 MB in one compressed layer.
+func BenchmarkLayout(b *testing.B) {
+	in := debian(nil)
+	for i := range 20_000 {
+		in[fmt.Sprintf("usr/share/doc/%d/copyright", i)] = strings.Repeat("some text ", 600)
+	}
+	for i := range 2_000 {
+		in[fmt.Sprintf("app/node_modules/p%d/package.json", i)] = fmt.Sprintf(`{"name":"p%d","version":"1.0.%d"}`, i, i)
+	}
+	layer := tarOf(b, in)
+	src := layout(b, [][]byte{gz(b, layer)})
+	b.SetBytes(int64(len(layer)))
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := maker().Make(b.Context(), src)
+		if err != nil || len(s.Components) != 2_002 {
+			b.Fatal(err, len(s.Components))
+		}
+	}
+}
