@@ -58,7 +58,7 @@ scheduled job runs "pawl repo refresh" at least every few days: devices refuse a
 timestamp has expired, since somebody might be holding back news.
 
 Folder, trust folder and online key are those of pawl.yaml in this folder, if there is one.`,
-		Example: `  pawl repo create
+		Example: `  pawl repo init
   pawl repo show
 
   # a scheduled job for a static host
@@ -68,7 +68,7 @@ Folder, trust folder and online key are those of pawl.yaml in this folder, if th
 	flags.StringVar(&r.dir, "dir", "", "folder of the repository (default: that of pawl.yaml, or \""+defaultRepository+"\")")
 	flags.StringVar(&r.trust, "trust", "", "folder with the root of trust, as \"pawl keys\" keeps it (default: that of pawl.yaml, or \""+config.DefaultTrust+"\")")
 	flags.StringVar(&r.online, "online-key", "", "private key that signs snapshot and timestamp (default: that of pawl.yaml, or \""+config.DefaultOnlineKey+"\")")
-	cmd.AddCommand(newRepoCreate(r), newRepoShow(r), newRepoTrust(r), newRepoRefresh(r), newRepoExport(r), newRepoCheck(r))
+	cmd.AddCommand(newRepoInit(r), newRepoShow(r), newRepoTrust(r), newRepoRefresh(r), newRepoExport(r), newRepoCheck(r))
 	return cmd
 }
 
@@ -107,7 +107,7 @@ func (r *repoApp) open(ctx context.Context, signing bool) (*repository.Repositor
 	if r.dir == "" {
 		return nil, nil, usagef("pawl.yaml names a server, %s: give the folder of a repository with --dir", r.config.Repository.URL)
 	}
-	missing := refusal.New(refusal.Incomplete, "repository "+r.dir, "there is none").Do("make it with \"pawl repo create\", or say with --dir where it is")
+	missing := refusal.New(refusal.Incomplete, "repository "+r.dir, "there is none").Do("make it with \"pawl repo init\", or say with --dir where it is")
 	if _, err := os.Stat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, missing
 	}
@@ -167,18 +167,17 @@ func (r *repoApp) loadTrust() (ceremony.Folder, error) {
 	return f, err
 }
 
-func newRepoCreate(r *repoApp) *cobra.Command {
+func newRepoInit(r *repoApp) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "create",
-		Aliases: []string{"init"},
-		Short:   "Make a repository from the root of trust",
+		Use:   "init",
+		Short: "Make a repository from the root of trust",
 		Long: `Make a repository from the root of trust that "pawl keys init" has made.
 
 Needs the public trust folder and the online key, and no other private key. If it was interrupted,
 or the repository is there already, the same command again is success; a folder that holds another
 repository is refused.`,
-		Example: `  pawl repo create
-  pawl repo create --dir public --trust trust --online-key keys/online.key`,
+		Example: `  pawl repo init
+  pawl repo init --dir public --trust trust --online-key keys/online.key`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.create(cmd.Context()) },
 	}
