@@ -53,11 +53,11 @@ script, written beside it, to be replaced by what you make. Nothing that exists 
 				fmt.Fprintf(w, `
 Read %s, then:
 
-  pawl keys init --product %s   make the keys
-  pawl repo create%s            make the repository
-  pawl release 0.1.0 --dry-run  see what a release would be
-  pawl release 0.1.0            publish it
-`, config.FileName, product, strings.Repeat(" ", len(product)))
+  pawl keys init --product %s
+  pawl repo init --dir repository --trust trust --online-key keys/online.key
+  pawl release 0.1.0 --dry-run
+  pawl release 0.1.0
+`, config.FileName, product)
 			})
 			return nil
 		},

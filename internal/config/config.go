@@ -69,7 +69,7 @@ type Config struct {
 
 // Repository is the place of the signed catalogue and its files: a folder on this machine or a pawl server.
 type Repository struct {
-	// Folder of the repository, made by `pawl repo create`. It can be served by any static web server.
+	// Folder of the repository, made by `pawl repo init`. It can be served by any static web server.
 	Folder string `yaml:"folder,omitempty"`
 	// Address of a pawl server, for example https://updates.example.com.
 	URL string `yaml:"url,omitempty" jsonschema:"format=uri"`
