@@ -5,14 +5,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	_ "embed" // the commented agent.yaml
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	mathrand "math/rand/v2"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
@@ -86,7 +85,7 @@ func (g *agentApp) initCommand() *cobra.Command {
 }
 
 func (g *agentApp) checkCommand() *cobra.Command {
-	var product string
+	var product, from string
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Ask for updates and tell the owner; install nothing",
@@ -96,7 +95,7 @@ The exit status is 0 if there is nothing to install, 3 if there is a feature rel
 security update. A release that the owner has postponed or opted out of counts: it is there.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			outcomes, err := g.do(cmd.Context(), agent.Request{Product: product})
+			outcomes, err := g.do(cmd.Context(), agent.Request{Product: product}, from)
 			if err != nil {
 				return err
 			}
@@ -117,6 +116,7 @@ security update. A release that the owner has postponed or opted out of counts: 
 		},
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only this product")
+	cmd.Flags().StringVar(&from, "from", "", "folder or URL to ask instead of the configured servers")
 	return cmd
 }
 
@@ -130,7 +130,9 @@ func (g *agentApp) installCommand() *cobra.Command {
 
 With --version the owner says to install exactly that release now. Every other check still holds: the
 signatures, the hardware, a higher version, the floor. With --from a folder on a stick is asked instead
-of the servers; it has no privileges.`,
+of the servers; it has no privileges.
+
+The exit status is 16 if a security update is there and the owner has not agreed to it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req := agent.Request{Product: product, Install: true, Retry: retry}
@@ -141,14 +143,8 @@ of the servers; it has no privileges.`,
 				}
 				req.Version = v
 			}
-			if from != "" {
-				req.Sources = []agent.Source{g.source(from, "")}
-			}
-			outcomes, err := g.do(cmd.Context(), req)
-			if err != nil {
-				return err
-			}
-			return ownerHasNotAgreed(outcomes)
+			_, err := g.do(cmd.Context(), req, from)
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only this product")
@@ -158,33 +154,25 @@ of the servers; it has no privileges.`,
 	return cmd
 }
 
-// ownerHasNotAgreed is the refusal if security updates are there and the owner has not agreed to any of them.
-func ownerHasNotAgreed(outcomes []agent.Outcome) error {
-	var list []error
-	for _, o := range outcomes {
-		if o.Changed {
-			continue
-		}
-		for _, offer := range o.Offers {
-			if !offer.Security || offer.Decision == update.Install {
-				continue
-			}
-			list = append(list, refusal.New(refusal.OwnerPolicy, fmt.Sprintf("release %s of %s", offer.Version, o.Product), "%s", offer.Reason).
-				Do("\"pawl agent approve %s %s\" agrees to it", o.Product, offer.Version))
-			break
-		}
-	}
-	return errors.Join(list...)
-}
-
-// do makes an engine, does what is asked and prints what came of it.
-func (g *agentApp) do(ctx context.Context, req agent.Request) ([]agent.Outcome, error) {
-	e, done, err := g.engine()
+// do makes an engine, does what is asked and prints what came of it. from, if it is not empty, is asked instead of the
+// configured servers.
+func (g *agentApp) do(ctx context.Context, req agent.Request, from string) ([]agent.Outcome, error) {
+	c, err := g.load()
 	if err != nil {
 		return nil, err
 	}
+	e, done, err := g.engineFor(c)
+	if err != nil {
+		return nil, err
+	}
+	if from != "" {
+		req.Sources = []agent.Source{g.source(from, c.CA)}
+	}
 	outcomes, err := e.Do(ctx, req)
 	done()
+	if errors.Is(err, agent.ErrNoProduct) {
+		return nil, usageError{err}
+	}
 	if outcomes != nil {
 		g.report(map[string]any{"products": outcomes}, func(w io.Writer) {
 			for _, o := range outcomes {
@@ -248,9 +236,15 @@ func (g *agentApp) runCommand() *cobra.Command {
 		Long: `Check and install again and again, as a service.
 
 It begins with what an interruption has left, then checks at the configured interval with a random
-part, so that a fleet does not ask all at once. SIGHUP asks for a check now.`,
+part, so that a fleet does not ask all at once. SIGHUP asks for a check now. What it does is logged to
+standard error and kept in "pawl agent history".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// A service says what it does, and draws nothing.
+			g.terminal = false
+			if !g.verbose {
+				g.log = slog.New(slog.NewTextHandler(g.err, nil))
+			}
 			e, done, err := g.engine()
 			if err != nil {
 				return err
@@ -296,6 +290,9 @@ func (g *agentApp) statusCommand() *cobra.Command {
 			}
 			defer done()
 			s, err := e.Status(cmd.Context(), product, verify)
+			if errors.Is(err, agent.ErrNoProduct) {
+				return usageError{err}
+			}
 			if len(s.Products) > 0 {
 				g.report(s, func(w io.Writer) { printAgentStatus(w, s) })
 			}
@@ -371,6 +368,9 @@ func (g *agentApp) historyCommand() *cobra.Command {
 			}
 			defer done()
 			events, err := e.History(most)
+			if events == nil {
+				events = []agent.Event{}
+			}
 			g.report(map[string]any{"events": events}, func(out io.Writer) {
 				w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 				defer w.Flush()
@@ -406,13 +406,13 @@ With --features the same is said of feature releases, whose default is "approve"
 			if features {
 				security, feature = "", mode
 			}
-			return g.each(product, func(e *agent.Engine, name string) error {
+			return g.each(product, func(e *agent.Engine, name string) (decided, error) {
 				owner, err := e.SetMode(cmd.Context(), name, security, feature)
-				if err != nil {
-					return err
-				}
-				g.reportOwner(name, owner)
-				return nil
+				status := agent.OwnerStatusOf(owner)
+				return decided{
+					Product: name, Owner: status,
+					text: fmt.Sprintf("security updates: %s; feature releases: %s", status.Security, status.Feature),
+				}, err
 			})
 		},
 	}
@@ -427,17 +427,19 @@ func (g *agentApp) postponeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "postpone",
 		Short: "Put off the update that is offered, for a bounded time",
-		Args:  cobra.NoArgs,
+		Long: fmt.Sprintf(`Put off the update that is offered. It is installed when the time is over, and told once more before.
+
+A postponement lasts at most %d days, and one release can be put off %d times in a row. Not wanting updates at
+all is "pawl agent auto off", which has no bound.`, update.MaxPostponement/(24*time.Hour), update.MaxPostponements),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return g.each(product, func(e *agent.Engine, name string) error {
-				_, offer, err := e.Postpone(cmd.Context(), name, g.now().Add(by))
-				if err != nil {
-					return err
-				}
-				g.report(map[string]any{"product": name, "offer": offer}, func(w io.Writer) {
-					fmt.Fprintf(w, "%s: %s is postponed until %s\n", name, offer.Version, g.now().Add(by).Format(time.DateTime))
-				})
-				return nil
+			until := g.now().Add(by)
+			return g.each(product, func(e *agent.Engine, name string) (decided, error) {
+				owner, offer, err := e.Postpone(cmd.Context(), name, until)
+				return decided{
+					Product: name, Owner: agent.OwnerStatusOf(owner), Offer: &offer,
+					text: fmt.Sprintf("%s is postponed until %s", offer.Version, until.Format(time.DateTime)),
+				}, err
 			})
 		},
 	}
@@ -450,7 +452,9 @@ func (g *agentApp) approveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "approve PRODUCT [VERSION]",
 		Short: "Agree to a release that waits for the owner",
-		Args:  cobra.RangeArgs(1, 2),
+		Long: `Agree to a release that waits for the owner; without a version, to the first one that waits. It is
+installed at the next check. What is agreed to are these bytes: others under the same version ask again.`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var v version.Version
 			if len(args) == 2 {
@@ -459,51 +463,60 @@ func (g *agentApp) approveCommand() *cobra.Command {
 					return usageError{err}
 				}
 			}
-			e, done, err := g.engine()
-			if err != nil {
-				return err
-			}
-			defer done()
-			_, offer, err := e.Approve(cmd.Context(), args[0], v)
-			if err != nil {
-				return err
-			}
-			g.report(map[string]any{"product": args[0], "offer": offer}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: %s is approved; \"pawl agent install\" installs it now\n", args[0], offer.Version)
+			return g.each(args[0], func(e *agent.Engine, name string) (decided, error) {
+				owner, offer, err := e.Approve(cmd.Context(), name, v)
+				return decided{
+					Product: name, Owner: agent.OwnerStatusOf(owner), Offer: &offer,
+					text: fmt.Sprintf("%s is approved; \"pawl agent install\" installs it now", offer.Version),
+				}, err
 			})
-			return nil
 		},
 	}
 }
 
-func (g *agentApp) reportOwner(product string, owner update.Owner) {
-	status := agent.OwnerStatusOf(owner)
-	g.report(map[string]any{"product": product, "owner": status}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: security updates: %s; feature releases: %s\n", product, status.Security, status.Feature)
-	})
+// decided is what the owner has decided about a product.
+type decided struct {
+	Product string             `json:"product"`
+	Owner   agent.OwnerStatus  `json:"owner"`
+	Offer   *agent.OfferStatus `json:"offer,omitempty"`
+	text    string
 }
 
-// each does something for one product, or for all of the configuration.
-func (g *agentApp) each(product string, do func(e *agent.Engine, name string) error) error {
-	c, err := g.load()
-	if err != nil {
-		return err
-	}
-	e, done, err := g.engineFor(c)
+// each lets the owner decide about one product, or about all of the configuration that there is something to decide on.
+func (g *agentApp) each(product string, decide func(e *agent.Engine, name string) (decided, error)) error {
+	e, done, err := g.engine()
 	if err != nil {
 		return err
 	}
 	defer done()
-	var list []error
-	for _, p := range c.Products {
-		if product == "" || product == p.Name {
-			list = append(list, do(e, p.Name))
+	names := e.Products()
+	if product != "" {
+		names = []string{product}
+	}
+	var list []decided
+	var failures, none []error
+	for _, name := range names {
+		d, err := decide(e, name)
+		switch {
+		case errors.Is(err, agent.ErrNoProduct):
+			return usageError{err}
+		case errors.Is(err, agent.ErrNoOffer):
+			none = append(none, err)
+		case err != nil:
+			failures = append(failures, err)
+		default:
+			list = append(list, d)
 		}
 	}
 	if len(list) == 0 {
-		return usagef("%s names no product %s", g.config, product)
+		return errors.Join(append(failures, none...)...)
 	}
-	return errors.Join(list...)
+	g.report(map[string]any{"products": list}, func(w io.Writer) {
+		for _, d := range list {
+			fmt.Fprintf(w, "%s: %s\n", d.Product, d.text)
+		}
+	})
+	return errors.Join(failures...)
 }
 
 func (g *agentApp) load() (agent.Config, error) {
@@ -526,21 +539,17 @@ func (g *agentApp) engine() (*agent.Engine, func(), error) {
 func (g *agentApp) engineFor(c agent.Config) (e *agent.Engine, done func(), err error) {
 	opt := agent.Options{
 		Config: c, Now: g.now, Slots: map[string]slot.Slot{}, Env: g.env, Logger: g.log,
-		Jitter: func(most time.Duration) time.Duration { return time.Duration(mathrand.Int64N(int64(most) + 1)) },
-		NewID:  rand.Text,
 	}
 	for _, p := range c.Products {
 		if opt.Slots[p.Name], err = g.slot(p); err != nil {
-			return nil, nil, err
+			return nil, nil, usagef("%s: product %s: %w", g.config, p.Name, err)
 		}
 	}
 	for _, s := range c.Servers {
 		opt.Sources = append(opt.Sources, g.source(s, c.CA))
-		if opt.Reporter == nil && c.Reports && agent.IsURL(s) {
-			if opt.Reporter, err = g.reporter(s, c.CA); err != nil {
-				return nil, nil, err
-			}
-		}
+	}
+	if opt.Reporter, err = g.reporter(c); err != nil {
+		return nil, nil, err
 	}
 	bars := map[string]func(int64){}
 	var ends []func()
@@ -565,9 +574,12 @@ func (g *agentApp) engineFor(c agent.Config) (e *agent.Engine, done func(), err 
 func (g *agentApp) slot(p agent.Product) (slot.Slot, error) {
 	args, err := p.Restart.Args()
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
-	restart := slot.Restart{Args: args, Limit: p.Restart.Limit, Env: g.env, Log: g.err}
+	restart := slot.Restart{Args: args, Limit: p.Restart.Limit, Env: g.env}
+	if !g.json {
+		restart.Log = g.err
+	}
 	if p.Channel == statement.Container {
 		images := oci.New(oci.Options{UserAgent: "pawl/" + readBuildInfo().Version})
 		return container.New(container.Options{Path: p.Path, Platform: p.Platform, Images: images, Restart: restart})
@@ -579,18 +591,29 @@ func (g *agentApp) source(location, ca string) agent.Source {
 	return agent.Source{Name: location, Open: func() (catalog.Opener, error) { return g.openSource(location, ca) }}
 }
 
-// reporter sends reports to a server.
-func (g *agentApp) reporter(server, ca string) (agent.Reporter, error) {
-	client, err := httpx.New(httpx.Options{CAFile: ca, UserAgent: "pawl/" + readBuildInfo().Version, Logger: g.log})
-	if err != nil {
-		return nil, err
+// reporter sends reports to the servers of the configuration; nil if there is nobody to tell.
+func (g *agentApp) reporter(c agent.Config) (agent.Reporter, error) {
+	var r httpReporter
+	for _, s := range c.Servers {
+		if agent.IsURL(s) {
+			r.urls = append(r.urls, strings.TrimSuffix(s, "/")+"/api/v1/reports")
+		}
 	}
-	return httpReporter{client, strings.TrimSuffix(server, "/") + "/api/v1/reports"}, nil
+	if len(r.urls) == 0 || !c.Reports {
+		return nil, nil
+	}
+	var err error
+	// A report rather waits for the next check than for a server.
+	r.client, err = httpx.New(httpx.Options{
+		CAFile: c.CA, UserAgent: "pawl/" + readBuildInfo().Version, Logger: g.log, Limits: httpx.Limits{Attempts: 1, Answer: 10 * time.Second},
+	})
+	return r, err
 }
 
+// httpReporter tells the first server that listens.
 type httpReporter struct {
 	client *httpx.Client
-	url    string
+	urls   []string
 }
 
 // Report implements agent.Reporter.
@@ -599,12 +622,33 @@ func (r httpReporter) Report(ctx context.Context, report store.Report) error {
 	if err != nil {
 		return err
 	}
-	resp, err := r.client.Do(ctx, httpx.Request{
-		Method: http.MethodPost, URL: r.url, Header: http.Header{"Content-Type": {"application/json"}}, Size: int64(len(body)),
-		Body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-	})
-	if err != nil {
-		return err
+	var failures []error
+	unwanted := true
+	for _, url := range r.urls {
+		resp, err := r.client.Do(ctx, httpx.Request{
+			Method: http.MethodPost, URL: url, Header: http.Header{"Content-Type": {"application/json"}}, Size: int64(len(body)),
+			Body: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+		})
+		if err == nil {
+			return resp.Body.Close()
+		}
+		failures = append(failures, err)
+		unwanted = unwanted && deaf(httpx.Status(err))
 	}
-	return resp.Body.Close()
+	if unwanted {
+		failures = append(failures, agent.ErrUnwanted)
+	}
+	return errors.Join(failures...)
+}
+
+// deaf reports whether a server with this answer takes no reports, or not this one, now and tomorrow: a static host, or
+// one that does not know the product.
+func deaf(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return false
+	case http.StatusNotImplemented:
+		return true
+	}
+	return status >= 300 && status < 500
 }

@@ -114,6 +114,15 @@ func New(opt Options) (*Engine, error) {
 	return e, nil
 }
 
+// Products returns the names of the products of the device, in the order of the configuration.
+func (e *Engine) Products() []string {
+	names := make([]string, len(e.opt.Config.Products))
+	for i, p := range e.opt.Config.Products {
+		names[i] = p.Name
+	}
+	return names
+}
+
 func (e *Engine) trustDir() string { return filepath.Join(e.opt.Config.State, "trust") }
 
 func (e *Engine) now() time.Time { return e.opt.Now() }
@@ -174,11 +183,7 @@ func (l *lookup) close() {
 func (l *lookup) catalog(ctx context.Context, product string) (*catalog.Catalog, error) {
 	if !l.tried {
 		l.tried = true
-		var names []string
-		for _, p := range l.e.opt.Config.Products {
-			names = append(names, p.Name)
-		}
-		l.all, l.err = l.ask(ctx, names)
+		l.all, l.err = l.ask(ctx, l.e.Products())
 	}
 	switch {
 	case l.err == nil:

@@ -333,7 +333,9 @@ func TestFeaturesWaitForApproval(t *testing.T) {
 	if len(out.Offers) != 1 || out.Offers[0].Decision != update.Wait || out.Offers[0].Security {
 		t.Fatalf("%+v", out.Offers)
 	}
-	h.install(refusal.OwnerPolicy, "the owner wants to approve it first")
+	if out := h.install(""); out.Changed || !strings.Contains(out.Offers[0].Reason, "the owner wants to approve it first") {
+		t.Fatalf("%+v", out)
+	}
 	if _, _, err := h.engine().Approve(t.Context(), "greeter", version.MustParse("1.2.0")); !errors.Is(err, ErrNoOffer) {
 		t.Fatalf("a release that is not offered: %v", err)
 	}

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"os"
 	"regexp"
 	"runtime"
 	"strings"
@@ -15,35 +16,31 @@ import (
 	"github.com/pawl-project/pawl/internal/yamlx"
 )
 
-var setting = regexp.MustCompile(`^ *# [a-z]+: `)
+var setting = regexp.MustCompile(`(?m)^( *)# ([a-z]+: )`)
 
-func TestExampleIsAConfiguration(t *testing.T) {
+// TestStarterIsAConfiguration reads what "pawl agent init" prints, and then once more with every setting that is commented
+// out: what is shown works.
+func TestStarterIsAConfiguration(t *testing.T) {
 	t.Parallel()
-	c, err := ParseConfig("agent.yaml", []byte(Example), "/etc/pawl")
+	text, err := os.ReadFile("../../cmd/pawl/starter/agent.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ParseConfig("agent.yaml", text, "/etc/pawl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := c.Products[0]
-	if c.Root != "/etc/pawl/root.json" || c.State != DefaultState || c.Interval != DefaultInterval || !c.Reports || p.Name != "greeter" ||
-		p.Channel != statement.File || p.Platform != runtime.GOOS+"/"+runtime.GOARCH || p.Owner.Security != update.Auto || p.Owner.Feature != update.Approve {
+	if c.Root != "/etc/pawl/root.json" || c.State != DefaultState || c.Interval != DefaultInterval || !c.Reports ||
+		p.Platform != runtime.GOOS+"/"+runtime.GOARCH || p.Owner.Security != update.Auto || p.Owner.Feature != update.Approve || len(c.Notify) != 0 {
 		t.Fatalf("%+v", c)
 	}
-	// With every comment taken away it still is one: what is shown works.
-	var lines []string
-	for line := range strings.SplitSeq(Example, "\n") {
-		if setting.MatchString(line) {
-			line = strings.Replace(line, "# ", "", 1)
-		}
-		if strings.HasPrefix(strings.TrimSpace(line), "#") {
-			continue
-		}
-		lines = append(lines, line)
-	}
-	c, err = ParseConfig("agent.yaml", []byte(strings.Join(lines, "\n")), "/etc/pawl")
+	c, err = ParseConfig("agent.yaml", setting.ReplaceAll(text, []byte("$1$2")), "/etc/pawl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Device == "" || len(c.Notify) != 1 || c.Owner.Window == nil || c.Products[0].Hardware == "" || c.Products[0].Health.URL == "" || c.Products[0].Restart.Service == "" {
+	p = c.Products[0]
+	if len(c.Notify) != 1 || c.Owner.Window == nil || p.Hardware == "" || len(p.Lines) != 1 || p.Health.URL == "" || p.Restart.Service == "" {
 		t.Fatalf("%+v", c)
 	}
 }
@@ -116,7 +113,6 @@ func TestConfigCompletes(t *testing.T) {
 }
 
 func FuzzParseConfig(f *testing.F) {
-	f.Add([]byte(Example))
 	f.Add([]byte(small))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := ParseConfig("agent.yaml", data, "/etc/pawl")

@@ -125,7 +125,7 @@ func TestCrash(t *testing.T) {
 			h.install("")
 			h.release("1.1.0", testkit.Kind(statement.Feature), testkit.SecurityVersion(2))
 			h.release("1.0.2", testkit.SecurityVersion(2))
-		}, refusal.Done, 16},
+		}, refusal.Done, refusal.Done},
 		// Does not work and is put back.
 		"reverted": {func(h *home) {
 			h.install("")

@@ -249,7 +249,10 @@ func (e *Engine) steps(ctx context.Context, l *lookup, p Product, s *state, req 
 		offers[0].Decision = update.Decide(d, owner, offers[0].Release, now)
 	}
 	if err := offers[0].Err(); err != nil {
-		return err
+		if offers[0].Security || s.Installed == nil {
+			return err
+		}
+		return nil // a feature release that waits is no refusal: it has been told
 	}
 	return e.install(ctx, cat, p, sl, s, d, offers[0], explicit)
 }
