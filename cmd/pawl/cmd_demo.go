@@ -161,7 +161,7 @@ func (d *demo) prepare(dir string) error {
 	if err := os.CopyFS(d.dir, examples.Greeter); err != nil {
 		return err
 	}
-	// The database of vulnerabilities begins as it was before the day of disclosure.
+	// The database of vulnerabilities begins as it was before the day of disclosure: fresh, and with nothing that matters.
 	if err := os.MkdirAll(filepath.Join(d.dir, "vulnerabilities"), 0o755); err != nil {
 		return err
 	}
@@ -178,11 +178,14 @@ func (d *demo) disclose(id string) error {
 	if err != nil {
 		return err
 	}
+	// The invented record keeps the database fresh: a database in which nothing was written lately proves nothing.
+	today := d.app.now().UTC().Format(time.RFC3339)
+	record = bytes.ReplaceAll(record, []byte(`"modified": "2020-01-01T00:00:00Z"`), []byte(`"modified": "`+today+`"`))
 	return os.WriteFile(filepath.Join(d.dir, "vulnerabilities", id+".json"), record, 0o644)
 }
 
 func (d *demo) keys(ctx context.Context) error {
-	d.title("The maker creates keys: two for the root (both must sign), one for the server, a release and an evidence key for each product")
+	d.title("The maker creates keys: three for the root (any two must sign), one for the server, a release and an evidence key for each product")
 	_, err := d.pawl(ctx, "keys", "init", "--product", "greeter", "--product", "greeter-image")
 	return err
 }
@@ -206,7 +209,8 @@ func (d *demo) serve(ctx context.Context) error {
 	go io.Copy(io.Discard, r) //nolint:errcheck // ends with the server
 	d.record(args, line, 0)
 
-	out, err := d.pawl(ctx, "serve", "token", "add", "release-pipeline", "--dir", "server", "--json")
+	args = []string{"serve", "token", "add", "release-pipeline", "--dir", "server", "--json"}
+	out, err := d.quiet(ctx, args...)
 	if err != nil {
 		return err
 	}
@@ -217,6 +221,7 @@ func (d *demo) serve(ctx context.Context) error {
 		return fmt.Errorf("cannot read the token: %w", err)
 	}
 	d.token = token.Token
+	d.record(args, "(a secret: it goes to the release pipeline)\n", 0)
 	return d.writeConfig()
 }
 
@@ -392,21 +397,9 @@ func (d *demo) attacks(ctx context.Context) error {
 		return err
 	}
 
-	private, err := os.ReadFile(filepath.Join("keys", "online.key"))
-	if err != nil {
+	if err := d.theft(ctx, repository, late); err != nil {
 		return err
 	}
-	online, err := keyfile.Open(private, []byte(d.password))
-	if err != nil {
-		return err
-	}
-	if err := (thief{repository: repository, online: online, now: d.app.now()}).invent(ctx, "greeter", version.MustParse("1.0.2")); err != nil {
-		return err
-	}
-	if err := d.refused(ctx, "He signs a release of his own with every key on the server", refusal.Signature, late...); err != nil {
-		return err
-	}
-
 	out, err := d.quiet(ctx, "agent", "status", "--config", "late-device.yaml")
 	if err != nil {
 		return err
@@ -415,6 +408,29 @@ func (d *demo) attacks(ctx context.Context) error {
 	d.line("After all of it the second device runs what it ran before:")
 	d.indent(out)
 	return nil
+}
+
+// theft lets somebody with every key of the server publish a release of his own, and cleans up after him.
+func (d *demo) theft(ctx context.Context, repository string, device []string) error {
+	private, err := os.ReadFile(filepath.Join("keys", "online.key"))
+	if err != nil {
+		return err
+	}
+	online, err := keyfile.Open(private, []byte(d.password))
+	if err != nil {
+		return err
+	}
+	stamp := filepath.Join(repository, "metadata", "timestamp.json")
+	genuine, err := os.ReadFile(stamp)
+	if err != nil {
+		return err
+	}
+	t := thief{repository: repository, online: online, now: d.app.now()}
+	if err := t.invent(ctx, "greeter", version.MustParse("1.0.2")); err != nil {
+		return err
+	}
+	err = d.refused(ctx, "He signs a release of his own with every key on the server", refusal.Signature, device...)
+	return errors.Join(err, replaceFile(stamp, genuine), t.leave())
 }
 
 // replay serves the repository of the day before to the device that is up to date.
@@ -438,14 +454,18 @@ func (d *demo) refused(ctx context.Context, title string, class refusal.Class, a
 	status := sub.run(ctx, append(args, "--json"))
 	var said struct {
 		Errors []struct {
-			Class  refusal.Class `json:"class"`
-			Failed string        `json:"failed"`
+			Class   refusal.Class `json:"class"`
+			Checked string        `json:"checked"`
+			Failed  string        `json:"failed"`
 		} `json:"errors"`
 	}
 	if err := json.Unmarshal(stderr.Bytes(), &said); err != nil || len(said.Errors) == 0 {
 		return fmt.Errorf("attack %q: pawl %s ends with status %d and does not say why: %s", title, strings.Join(args, " "), status, stderr)
 	}
 	attack := demoAttack{Title: title, Command: "pawl " + strings.Join(args, " "), Status: status, Class: said.Errors[0].Class, Words: said.Errors[0].Failed}
+	if checked := said.Errors[0].Checked; checked != "" {
+		attack.Words = checked + ": " + attack.Words
+	}
 	d.result.Attacks = append(d.result.Attacks, attack)
 	d.line("")
 	d.line("  %d  %s", len(d.result.Attacks), title)
@@ -503,9 +523,6 @@ func (d *demo) record(args []string, out string, took time.Duration) {
 
 // add shows a command and what it printed, and keeps it for --json.
 func (d *demo) add(s demoStep) {
-	if d.token != "" {
-		s.Output = strings.ReplaceAll(s.Output, d.token, "(secret)")
-	}
 	if n := len(d.result.Steps); n > 0 && d.result.Steps[n-1].Command == "" {
 		s.Title = d.result.Steps[n-1].Title
 		d.result.Steps[n-1] = s
@@ -539,7 +556,7 @@ func (d *demo) epilogue(w io.Writer) {
 	fmt.Fprintf(w, `
 Done in %.1f s. Everything is in %s; go there and look:
 
-  cd %s
+  cd %s      # pawl itself: "go build ./cmd/pawl" in the source
   export PAWL_PASSWORD=$(cat password)
   pawl keys show                                     # who may sign what
   pawl agent status --config device.yaml             # what the device runs, and its floor

@@ -26,6 +26,7 @@ func commands(a *app) []*cobra.Command {
 		newAgentCommand(a),
 		newVerifyCommand(a),
 		newDemoCommand(a),
+		newDoctorCommand(a),
 		newManCommand(a),
 	}
 }

@@ -7,7 +7,9 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -51,31 +53,35 @@ func replaceFile(path string, data []byte) error {
 	return os.WriteFile(path, data, 0o644)
 }
 
-// thief has copied every key of a server, and makes a key of his own where he has none.
+// thief has copied every key of a server.
 type thief struct {
 	repository string // folder with metadata/ and targets/
 	online     sign.Signer
+	release    sign.Signer // what he signs releases with; nil: a key that he makes
 	now        time.Time
+	written    []string // names of files that were not there before
+}
+
+// leave removes what the thief has written; documents that he replaced stay replaced.
+func (t *thief) leave() error {
+	var err error
+	for _, name := range t.written {
+		err = errors.Join(err, os.Remove(filepath.Join(t.repository, filepath.FromSlash(name))))
+	}
+	return err
 }
 
 // invent writes a release of product that the maker never made: correct in every detail but the one signature that no
 // server can give.
-func (t thief) invent(ctx context.Context, product string, v version.Version) error {
-	password := []byte(rand.Text())
-	private, _, err := keyfile.Generate(password)
-	if err != nil {
-		return err
+func (t *thief) invent(ctx context.Context, product string, v version.Version) error {
+	own := t.release
+	if own == nil {
+		var err error
+		if own, err = newKey(); err != nil {
+			return err
+		}
 	}
-	own, err := keyfile.Open(private, password)
-	if err != nil {
-		return err
-	}
-
-	stamp, err := readDocument(t, "timestamp.json", trust.ParseTimestamp)
-	if err != nil {
-		return err
-	}
-	snapshot, err := readDocument(t, fmt.Sprintf("%d.snapshot.json", stamp.File.Version), trust.ParseSnapshot)
+	stamp, snapshot, err := t.current()
 	if err != nil {
 		return err
 	}
@@ -108,11 +114,7 @@ func (t thief) invent(ctx context.Context, product string, v version.Version) er
 			target.Index = trust.IndexOf(rel)
 		}
 		targets[path] = target
-		file := filepath.Join(t.repository, filepath.FromSlash(trust.BlobName(path, target.Digest)))
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, data, 0o644); err != nil {
+		if err := t.write(trust.BlobName(path, target.Digest), data); err != nil {
 			return err
 		}
 	}
@@ -130,8 +132,27 @@ func (t thief) invent(ctx context.Context, product string, v version.Version) er
 	return t.publish(ctx, stamp, snapshot, product, trust.FileOf(role.Version, doc))
 }
 
+// newKey makes a key that nobody trusts.
+func newKey() (sign.Signer, error) {
+	password := []byte(rand.Text())
+	private, _, err := keyfile.Generate(password)
+	if err != nil {
+		return nil, err
+	}
+	return keyfile.Open(private, password)
+}
+
+// current reads what the server says is current.
+func (t *thief) current() (stamp trust.Timestamp, snapshot trust.Snapshot, err error) {
+	if stamp, err = readDocument(t, "timestamp.json", trust.ParseTimestamp); err != nil {
+		return stamp, snapshot, err
+	}
+	snapshot, err = readDocument(t, fmt.Sprintf("%d.snapshot.json", stamp.File.Version), trust.ParseSnapshot)
+	return stamp, snapshot, err
+}
+
 // publish signs a snapshot and a timestamp that name the role, with the stolen key.
-func (t thief) publish(ctx context.Context, stamp trust.Timestamp, snapshot trust.Snapshot, product string, role trust.File) error {
+func (t *thief) publish(ctx context.Context, stamp trust.Timestamp, snapshot trust.Snapshot, product string, role trust.File) error {
 	snapshot.Version++
 	snapshot.Roles[product] = role
 	doc, err := trust.NewSnapshot(snapshot)
@@ -155,11 +176,18 @@ func (t thief) publish(ctx context.Context, stamp trust.Timestamp, snapshot trus
 	return t.write(trust.MetadataName(trust.TimestampRole, stamp.Version), doc)
 }
 
-func (t thief) write(name string, doc []byte) error {
-	return replaceFile(filepath.Join(t.repository, filepath.FromSlash(name)), doc)
+func (t *thief) write(name string, doc []byte) error {
+	file := filepath.Join(t.repository, filepath.FromSlash(name))
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		t.written = append(t.written, name)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return replaceFile(file, doc)
 }
 
-func readDocument[T any](t thief, name string, parse func([]byte) (T, error)) (T, error) {
+func readDocument[T any](t *thief, name string, parse func([]byte) (T, error)) (T, error) {
 	doc, err := os.ReadFile(filepath.Join(t.repository, "metadata", name))
 	if err != nil {
 		var none T
