@@ -54,7 +54,7 @@ script, written beside it, to be replaced by what you make. Nothing that exists 
 Read %s, then:
 
   pawl keys init --product %s
-  pawl repo init --dir repository --trust trust --online-key keys/online.key
+  pawl repo init
   pawl release 0.1.0 --dry-run
   pawl release 0.1.0
 `, config.FileName, product)

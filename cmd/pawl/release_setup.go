@@ -479,17 +479,11 @@ func (s *releaseSetup) openRepository(ctx context.Context) (src catalog.Opener, 
 	return src, trusted.Roots[0], err
 }
 
-// repoInit is the command that makes the repository of a project.
-func repoInit(c *config.Config) string {
-	return fmt.Sprintf("pawl repo init --dir %s --trust %s --online-key %s",
-		near(c.Abs(c.Repository.Folder)), near(c.Abs(c.Repository.Trust)), near(c.Abs(c.Keys.Online)))
-}
-
 // folder opens a repository in a folder. Its snapshot and timestamp are signed here.
 func (s *releaseSetup) folder(ctx context.Context) (catalog.Opener, repository.Publisher, error) {
 	dir := s.config.Abs(s.config.Repository.Folder)
 	s.engine.Repository = dir
-	missing := refusal.New(refusal.Incomplete, "repository "+dir, "there is none").Do("make it with \"%s\"", repoInit(s.config))
+	missing := refusal.New(refusal.Incomplete, "repository "+dir, "there is none").Do("make it with \"pawl repo init\"")
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, missing
 	}

@@ -199,7 +199,7 @@ func TestRefusals(t *testing.T) {
 		"another kind": {
 			change: func(*world) {},
 			req:    func(w *world) release.Request { return security(w.request("1.0.0"), "CVE-2026-1") },
-			class:  refusal.Conflict, words: []string{`kind is "feature" there and "security" here`, "advisory is null there"},
+			class:  refusal.Conflict, words: []string{`kind is "feature" there and "security" here`, "advisory differs"},
 		},
 		"build metadata": {
 			change: func(*world) {},
