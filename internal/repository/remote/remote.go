@@ -37,6 +37,10 @@ const (
 	patience = 10 * time.Minute
 	// maxTries is how often an upload may break off without getting further.
 	maxTries = 5
+	// maxBusy is how long a server may be busy with an upload: it needs minutes to find out that a connection is dead over
+	// which the same upload has come before. The pauses between two questions grow from firstPause to lastPause.
+	maxBusy               = 5 * time.Minute
+	firstPause, lastPause = 50 * time.Millisecond, 10 * time.Second
 )
 
 // Client is a repository.Publisher.
@@ -75,6 +79,7 @@ func (c *Client) Stage(ctx context.Context, d digest.SHA256, size int64, src io.
 
 func (c *Client) stage(ctx context.Context, d digest.SHA256, size int64, src io.Reader) error {
 	up := &upload{src: src}
+	busy, pause := time.Duration(0), firstPause
 	for tries := 0; ; {
 		offset, done, err := c.staged(ctx, d, size)
 		if err != nil || done {
@@ -84,7 +89,7 @@ func (c *Client) stage(ctx context.Context, d digest.SHA256, size int64, src io.
 			return fmt.Errorf("cannot upload %s: %w", d, err)
 		}
 		if offset > up.furthest {
-			up.furthest, tries = offset, 0
+			up.furthest, tries, busy, pause = offset, 0, 0, firstPause
 		}
 		if tries++; tries > maxTries {
 			return fmt.Errorf("cannot upload %s: it broke off %d times at byte %d: %w", d, maxTries, offset, up.last)
@@ -99,11 +104,31 @@ func (c *Client) stage(ctx context.Context, d digest.SHA256, size int64, src io.
 			return context.Cause(ctx)
 		}
 		up.last = err
-		if status := httpx.Status(err); status >= 400 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusConflict {
+		switch status := httpx.Status(err); {
+		case status == http.StatusTooManyRequests && busy < maxBusy:
+			if err := sleep(ctx, pause); err != nil {
+				return err
+			}
+			tries, busy, pause = tries-1, busy+pause, min(lastPause, 2*pause)
+		case status >= 400 && status < 500 && status != http.StatusConflict:
 			return explain(err)
 		}
 	}
 }
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// errBroke ends the attempts of one request.
+var errBroke = errors.New("it broke off")
 
 // staged asks how much of an upload the server has.
 func (c *Client) staged(ctx context.Context, d digest.SHA256, size int64) (offset int64, done bool, err error) {
@@ -122,9 +147,10 @@ func (c *Client) staged(ctx context.Context, d digest.SHA256, size int64) (offse
 	return offset, resp.Header.Get(repository.HeaderComplete) == "?1", nil
 }
 
-// put sends the bytes from offset on, once: if that breaks off, the server is asked first where to go on.
+// put sends the bytes from offset on. If that breaks off, the server is asked first where to go on. A server that refuses
+// before the first byte, because it is busy or because it still waits for a connection that is dead, is asked again.
 func (c *Client) put(ctx context.Context, d digest.SHA256, size, offset int64, up *upload) (done bool, err error) {
-	sent := false
+	begin := up.pos
 	resp, err := c.http.Do(ctx, httpx.Request{
 		Method: http.MethodPut, URL: c.stagingURL(d), Size: size - offset, Answer: patience,
 		Header: http.Header{
@@ -133,10 +159,9 @@ func (c *Client) put(ctx context.Context, d digest.SHA256, size, offset int64, u
 			"Expect":        {"100-continue"}, // a refusal arrives before the bytes are sent
 		},
 		Body: func() (io.ReadCloser, error) {
-			if sent {
-				return nil, errors.New("it broke off")
+			if up.pos != begin {
+				return nil, errBroke
 			}
-			sent = true
 			return io.NopCloser(&part{up: up, left: size - offset}), nil
 		},
 	})
