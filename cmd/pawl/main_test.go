@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !agent
+
 package main
 
 import (
@@ -110,6 +112,11 @@ func scripts(dir string) testscript.Params {
 			"clock":  cmdClock,
 			"absent": cmdAbsent,
 			"same":   cmdSame,
+			// What an attacker does, see attack_test.go.
+			"thief":    cmdThief,
+			"resign":   cmdResign,
+			"liar":     cmdLiar,
+			"registry": cmdRegistry,
 		},
 	}
 }
@@ -314,6 +321,13 @@ func tree(ts *testscript.TestScript, dir string) string {
 		}
 		rel, _ := filepath.Rel(root, path)
 		fmt.Fprintf(&out, "%s %s", d.Type(), rel)
+		if d.Type()&os.ModeSymlink != 0 {
+			to, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&out, " -> %s", to)
+		}
 		if d.Type().IsRegular() {
 			data, err := os.ReadFile(path)
 			if err != nil {

@@ -107,14 +107,22 @@ func (v *Verifier) File(ctx context.Context, name, product string, src io.Reader
 		v.supersession(r, rel)
 		return r.finish()
 	}
-	for _, p := range products {
-		if err := v.catalog.Refused(p); err != nil {
-			r.fail("catalogue", err)
-		}
-	}
+	v.refused(r, products)
 	r.fail("bytes", refusal.New(refusal.Digest, name, "%s is not in any release of %s", d, strings.Join(products, ", ")).
 		Do("fetch the file again from the publisher; if it stays like this, it is not theirs"))
 	return r.finish()
+}
+
+// refused lists the products whose part of the catalogue was refused, and reports whether there is one.
+func (v *Verifier) refused(r *Result, products []string) bool {
+	found := false
+	for _, p := range products {
+		if err := v.catalog.Refused(p); err != nil {
+			r.fail("catalogue", err)
+			found = true
+		}
+	}
+	return found
 }
 
 // holding returns the listed release that has a target with this digest, without reading statements.
@@ -136,6 +144,9 @@ func (v *Verifier) holding(product string, d digest.SHA256) (listed catalog.List
 // Release checks every artifact of one release. A zero version means the newest.
 func (v *Verifier) Release(ctx context.Context, product string, ver version.Version) *Result {
 	r := v.begin(strings.TrimSpace(product + " " + ver.String()))
+	if v.refused(r, []string{product}) {
+		return r.finish()
+	}
 	listed, ok := v.listed(product, ver)
 	if !ok {
 		r.fail("catalogue", refusal.New(refusal.WrongTarget, r.Subject, "the catalogue lists no such release").
@@ -176,10 +187,11 @@ func (v *Verifier) Image(ctx context.Context, ref registry.Reference, product st
 		}
 	}
 	r.Subject = img.String()
-	for _, p := range v.catalog.Products() {
-		if product != "" && p != product {
-			continue
-		}
+	products := v.catalog.Products()
+	if product != "" {
+		products = []string{product}
+	}
+	for _, p := range products {
 		for _, listed := range v.catalog.Releases(p) {
 			rel, err := v.catalog.Release(ctx, listed)
 			if err != nil || rel.Channel != statement.Container {
@@ -198,6 +210,7 @@ func (v *Verifier) Image(ctx context.Context, ref registry.Reference, product st
 			return r.finish()
 		}
 	}
+	v.refused(r, products)
 	r.fail("image", refusal.New(refusal.Digest, r.Subject, "%s is not in any release", img.Digest).
 		Do("pull the image by the digest of a release: \"pawl repo show\" lists them"))
 	return r.finish()

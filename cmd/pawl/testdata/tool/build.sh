@@ -1,0 +1,1 @@
+printf '#!/bin/sh\necho tool %s\n' "$PAWL_VERSION" >tool
