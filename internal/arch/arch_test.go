@@ -121,9 +121,6 @@ func adapter(name string) (parent, child string, ok bool) {
 
 func TestEveryPackageHasOneComment(t *testing.T) {
 	for _, p := range list(t, "./internal/...", "./cmd/...") {
-		if internalName(p.ImportPath) == "zdeps" {
-			continue
-		}
 		var with []string
 		for _, file := range p.GoFiles {
 			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, file), nil, parser.ParseComments|parser.PackageClauseOnly)
@@ -146,7 +143,7 @@ func TestSourceRules(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "testdata" || d.Name() == "zdeps") {
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "testdata") {
 			return filepath.SkipDir
 		}
 		if filepath.Ext(path) != ".go" {
