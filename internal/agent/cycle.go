@@ -585,14 +585,19 @@ func (e *Engine) confirmed(ctx context.Context, s *state, r statement.Release, a
 	s.Floor = s.Floor.Confirm(r.SecurityVersion)
 	s.Phase, s.Candidate = Idle, nil
 	s.SupportTold = update.SupportUnknown
-	if s.Check != nil {
-		s.Check.Offers = slices.DeleteFunc(slices.Clone(s.Check.Offers), func(o OfferStatus) bool { return o.Version.Compare(r.Version) <= 0 })
-	}
+	s.withdraw(func(o OfferStatus) bool { return o.Version.Compare(r.Version) <= 0 })
 	e.queue(s, r, a, stateConfirmed, nil)
 	n := Notice{Event: TellInstalled}
 	n.Product, n.Version, n.Installed, n.Kind, n.Summary = s.Product, r.Version.String(), r.Version.String(), string(r.Kind), "installed, and it works"
 	e.tell(s, n)
 	e.note(ctx, Event{Event: EventConfirmed, Product: s.Product, Version: n.Version, Text: fmt.Sprintf("works; the floor is %d", s.Floor.Security)})
+}
+
+// withdraw takes offers back that are none any more.
+func (s *state) withdraw(gone func(OfferStatus) bool) {
+	if s.Check != nil {
+		s.Check.Offers = slices.DeleteFunc(slices.Clone(s.Check.Offers), gone)
+	}
 }
 
 // revert puts the previous release back, if there is one and the floor allows it. Otherwise what does not work stays: it
@@ -616,6 +621,7 @@ func (e *Engine) revert(ctx context.Context, sl slot.Slot, s *state, r statement
 		}
 	}
 	detail := s.Detail
+	s.withdraw(func(o OfferStatus) bool { return o.Version == r.Version })
 	s.Failed = update.Remember(s.Failed, a.Digest.SHA256)
 	ev := Event{Event: EventFellBack, Product: s.Product, Version: r.Version.String(), Class: refusal.Unhealthy}
 	refused := refusal.New(refusal.Unhealthy, fmt.Sprintf("release %s of %s", r.Version, s.Product), "%s", s.Reason)

@@ -217,7 +217,7 @@ func (e *Engine) save(ctx context.Context, s *state) error {
 	data, err := s.encode()
 	if err == nil {
 		if old, rerr := readFile(e.statePath(s.Product), maxState); rerr == nil && bytes.Equal(old, data) {
-			return nil // an idle device does not wear out its flash
+			return nil // what does not change does not wear out the flash
 		}
 		err = fault.Around(ctx, "agent.state."+string(s.Phase), func() error {
 			if err := durable.Mkdir(e.folder(s.Product), 0o755); err != nil {
