@@ -42,8 +42,11 @@ func (r *Repository) Export(ctx context.Context, dst blob.Store, progress Progre
 		}
 		counted := &counting{src: src, add: func(n int64) { done += n; report(progress, done, total) }}
 		err = dst.Create(ctx, f.name, &verifying{src: counted, want: f.digest, size: f.size, hash: sha256.New()})
+		if errors.Is(err, digest.ErrMismatch) || errors.Is(err, digest.ErrSize) {
+			err = refusal.New(refusal.Digest, f.name, "%w", err).Do("copy from a place where it is whole")
+		}
 		if err = errors.Join(err, src.Close()); err != nil {
-			return within("copy of "+f.name, err)
+			return err
 		}
 	}
 	name := trust.MetadataName(trust.TimestampRole, 0)

@@ -223,6 +223,9 @@ func (s *Store) Create(ctx context.Context, name string, src io.Reader) error {
 		return err
 	}
 	sum, _, err := digest.Copy(f, src)
+	if err == nil {
+		err = f.Sync() // before the lock: others need not wait for the disk to take a large file
+	}
 	if err != nil {
 		return errors.Join(err, f.Abort())
 	}
