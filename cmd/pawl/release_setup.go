@@ -45,6 +45,7 @@ import (
 	"github.com/pawl-project/pawl/internal/sign"
 	"github.com/pawl-project/pawl/internal/sign/keyfile"
 	"github.com/pawl-project/pawl/internal/statement"
+	"github.com/pawl-project/pawl/internal/trust"
 	"github.com/pawl-project/pawl/internal/version"
 )
 
@@ -90,7 +91,8 @@ func (s *releaseSetup) setup(ctx context.Context, selected []*config.Product) er
 	if s.verbose {
 		s.engine.Verbose = s.err
 	}
-	if err := durable.Mkdir(s.engine.Dir, 0o755); err != nil {
+	// A fix that nobody is to know of yet is nobody else's business on this machine.
+	if err := durable.Mkdir(s.engine.Dir, 0o700); err != nil {
 		return err
 	}
 	for _, p := range selected {
@@ -451,13 +453,48 @@ func (s *releaseSetup) repository(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		view, err := release.Look(ctx, src, s.publisher, catalog.Folder(cache), catalog.Options{Now: s.now(), Root: root}, s.products)
+		look := func(at time.Time) (*release.View, error) {
+			return release.Look(ctx, src, s.publisher, catalog.Folder(cache), catalog.Options{Now: at, Root: root}, s.products)
+		}
+		view, err := look(s.now())
+		if refusal.Of(err) == refusal.Expired && s.config.Repository.URL == "" {
+			// Nobody has renewed the folder for a while. It is our own, and the release renews it.
+			var at time.Time
+			if at, err = s.issued(ctx); err == nil {
+				view, err = look(at)
+			}
+		}
 		if err = errors.Join(err, lock.Unlock()); err != nil {
 			return nil, err
 		}
 		return view, nil
 	}
 	return nil
+}
+
+// issued returns when the timestamp of the repository was signed. What a release cannot renew must not have expired: the
+// documents of the root keys.
+func (s *releaseSetup) issued(ctx context.Context) (time.Time, error) {
+	for _, role := range []string{trust.RootRole, trust.TargetsRole} {
+		doc, err := s.publisher.Metadata(ctx, role)
+		if err != nil {
+			return time.Time{}, err
+		}
+		head, err := trust.Describe(doc)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if !s.now().Before(head.Expires) {
+			return time.Time{}, refusal.New(refusal.Expired, role+" metadata", "it was valid until %s", head.Expires.UTC().Format(time.DateOnly)).
+				Do("renew it with \"pawl keys root renew\" and publish it with \"pawl repo trust\"")
+		}
+	}
+	doc, err := s.publisher.Metadata(ctx, trust.TimestampRole)
+	if err != nil {
+		return time.Time{}, err
+	}
+	timestamp, err := trust.ParseTimestamp(doc)
+	return timestamp.Issued, err
 }
 
 // openRepository returns the way to read the repository, and the first root.

@@ -118,7 +118,7 @@ func Run(ctx context.Context, c Command) error {
 	if err == nil {
 		err = fmt.Errorf("cannot keep its output: %w", log.err)
 	}
-	if cause := context.Cause(limited); cause != nil && limited.Err() != nil {
+	if cause := context.Cause(limited); cause != nil {
 		err = cause
 	}
 	status := -1
