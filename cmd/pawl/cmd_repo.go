@@ -116,6 +116,14 @@ func or(value, otherwise string) string {
 	return value
 }
 
+// settleDir is settle for commands that need a folder.
+func (f *repoFolder) settleDir() error {
+	if err := f.settle(); err != nil {
+		return err
+	}
+	return f.needDir()
+}
+
 func (f *repoFolder) needDir() error {
 	if f.dir == "" {
 		return usagef("say with --dir which folder the repository is in")
@@ -172,7 +180,7 @@ repository is refused. Name the folder in pawl.yaml, and "pawl release" publishe
   pawl repo init --dir public`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(f.settle(), f.needDir()); err != nil {
+			if err := f.settleDir(); err != nil {
 				return err
 			}
 			return f.change(cmd.Context(), func(blobs *folder.Store, trusted ceremony.Folder, opt repository.Options) (*repository.Repository, error) {
@@ -211,7 +219,7 @@ clock that is far behind, or so far ahead that the root has expired, is refused.
 		Example: `  pawl repo refresh --dir public`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(f.settle(), f.needDir()); err != nil {
+			if err := f.settleDir(); err != nil {
 				return err
 			}
 			if err := f.existing(); err != nil {
