@@ -325,7 +325,7 @@ func (v *Verifier) evidence(ctx context.Context, r *Result, rel statement.Releas
 	} else if bom.Subject.Digest.SHA256 != a.Digest.SHA256 {
 		r.fail("sbom", refusal.New(refusal.Mixed, a.Name, "the SBOM is of %s", bom.Subject.Digest.SHA256))
 	} else {
-		r.pass("sbom", "%d components of %s, attested by the evidence key", len(bom.Components), a.Name)
+		r.pass("sbom", "%s of %s, attested by the evidence key", count(len(bom.Components), "component"), a.Name)
 	}
 	if predicate, err := attested(".verdict.sigstore.json", evidence.VerdictPredicate); err != nil {
 		r.fail("verdict", err)
@@ -334,8 +334,8 @@ func (v *Verifier) evidence(ctx context.Context, r *Result, rel statement.Releas
 	} else if !verdict.Passed {
 		r.fail("verdict", refusal.New(refusal.Vulnerable, a.Name, "the gate did not pass this release"))
 	} else {
-		r.pass("verdict", "gate passed on %s: %d introduced, %d inherited, %d fixed (%s, %d records)", verdict.At.Format(time.DateOnly),
-			verdict.Counts.Introduced, verdict.Counts.Inherited, verdict.Counts.Fixed, verdict.Database.Name, verdict.Database.Records)
+		r.pass("verdict", "gate passed on %s: %d introduced, %d inherited, %d fixed (%s, %s)", verdict.At.Format(time.DateOnly),
+			verdict.Counts.Introduced, verdict.Counts.Inherited, verdict.Counts.Fixed, verdict.Database.Name, count(verdict.Database.Records, "record"))
 	}
 }
 
@@ -381,4 +381,12 @@ func names(keys []*ecdsa.PublicKey) string {
 		list = append(list, f[:12])
 	}
 	return strings.Join(list, ", ")
+}
+
+// count writes a number with its noun.
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }
