@@ -168,6 +168,9 @@ func (g *agentApp) do(ctx context.Context, req agent.Request, from string) ([]ag
 	if from != "" {
 		req.Sources = []agent.Source{g.source(from, c.CA)}
 	}
+	if !req.Version.IsZero() && req.Product == "" && len(c.Products) > 1 {
+		return nil, usagef("--version is of one product: name it with --product")
+	}
 	outcomes, err := e.Do(ctx, req)
 	done()
 	if errors.Is(err, agent.ErrNoProduct) {
@@ -317,7 +320,7 @@ func printAgentStatus(out io.Writer, s agent.Status) {
 		fmt.Fprintf(w, "  floor\tsecurity version %d\n", p.Floor.Security)
 		fmt.Fprintf(w, "  owner\tsecurity updates: %s; feature releases: %s\n", p.Owner.Security, p.Owner.Feature)
 		if !p.Owner.PostponedUntil.IsZero() {
-			fmt.Fprintf(w, "  postponed\tuntil %s (%d times)\n", p.Owner.PostponedUntil.Format(time.DateTime), p.Owner.Postponements)
+			fmt.Fprintf(w, "  postponed\tuntil %s (%d times)\n", when(p.Owner.PostponedUntil), p.Owner.Postponements)
 		}
 		if !p.Previous.IsZero() {
 			fmt.Fprintf(w, "  kept\t%s, to go back to\n", p.Previous)
@@ -332,7 +335,7 @@ func printAgentStatus(out io.Writer, s agent.Status) {
 			fmt.Fprintf(w, "  bytes\t%s\n", map[bool]string{true: "as they were signed", false: "DIFFERENT from what was signed"}[*p.Verified])
 		}
 		if !p.Checked.IsZero() {
-			fmt.Fprintf(w, "  asked\t%s\n", p.Checked.Format(time.DateTime))
+			fmt.Fprintf(w, "  asked\t%s\n", when(p.Checked))
 		}
 		if p.CheckError != "" {
 			fmt.Fprintf(w, "  problem\t%s\n", p.CheckError)
@@ -375,7 +378,7 @@ func (g *agentApp) historyCommand() *cobra.Command {
 				w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 				defer w.Flush()
 				for _, ev := range events {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", ev.At.Format(time.DateTime), ev.Event, ev.Product, ev.Version, ev.Text)
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", when(ev.At), ev.Event, ev.Product, ev.Version, ev.Text)
 				}
 			})
 			return err
@@ -438,7 +441,7 @@ all is "pawl agent auto off", which has no bound.`, update.MaxPostponement/(24*t
 				owner, offer, err := e.Postpone(cmd.Context(), name, until)
 				return decided{
 					Product: name, Owner: agent.OwnerStatusOf(owner), Offer: &offer,
-					text: fmt.Sprintf("%s is postponed until %s", offer.Version, until.Format(time.DateTime)),
+					text: fmt.Sprintf("%s is postponed until %s", offer.Version, when(until)),
 				}, err
 			})
 		},
@@ -473,6 +476,9 @@ installed at the next check. What is agreed to are these bytes: others under the
 		},
 	}
 }
+
+// when writes a time as the clock on the wall shows it.
+func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
 // decided is what the owner has decided about a product.
 type decided struct {

@@ -346,6 +346,26 @@ func TestFeaturesWaitForApproval(t *testing.T) {
 	h.runs("1.1.0", 1)
 }
 
+// TestApprovalOutlivesANewerRelease approves a release, and something newer comes before it is installed.
+func TestApprovalOutlivesANewerRelease(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	h.install("")
+	h.release("1.1.0", testkit.Kind(statement.Feature))
+	if _, err := h.do(Request{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.engine().Approve(t.Context(), "greeter", version.MustParse("1.1.0")); err != nil {
+		t.Fatal(err)
+	}
+	h.release("1.2.0", testkit.Kind(statement.Feature))
+	out := h.install("")
+	h.runs("1.1.0", 1)
+	if len(out.Offers) != 2 || out.Offers[1].Version.String() != "1.2.0" || out.Offers[1].Decision != update.Wait {
+		t.Fatalf("%+v", out.Offers)
+	}
+}
+
 // TestSecurityComesAlone has a fix on the installed line beside a feature release that has it too.
 func TestSecurityComesAlone(t *testing.T) {
 	t.Parallel()

@@ -418,6 +418,19 @@ func (e *Engine) choose(ctx context.Context, cat *catalog.Catalog, d update.Devi
 			break
 		}
 	}
+	// What the owner has approved stays approved when something newer comes, as long as it may be taken.
+	if v := o.Approved.Version; !v.IsZero() && !slices.ContainsFunc(picked, func(r statement.Release) bool { return r.Version == v }) {
+		i := slices.IndexFunc(listed, func(l catalog.Listed) bool { return l.Version == v })
+		if i >= 0 && update.AcceptIndex(d, listed[i].Index, now).Err() == nil {
+			r, err := cat.Release(ctx, listed[i])
+			if err != nil && refusal.Of(err) == "" {
+				return nil, nil, err
+			}
+			if err == nil && update.Accept(d, r, now).Err() == nil && update.Decide(d, o, r, now).Action == update.Install {
+				picked = append(picked, r)
+			}
+		}
+	}
 	offers, err := update.Weigh(d, o, picked, now)
 	return offers, refused, err
 }

@@ -28,6 +28,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	json "github.com/go-json-experiment/json"
@@ -66,6 +67,9 @@ type Slot struct{ opt Options }
 
 // New returns the slot in a folder.
 func New(opt Options) (*Slot, error) {
+	if runtime.GOOS == "windows" {
+		return nil, errors.New("files are installed on Linux and other Unix systems only: the switch is a symbolic link")
+	}
 	if !filepath.IsAbs(opt.Path) || filepath.Clean(opt.Path) == string(filepath.Separator) {
 		return nil, fmt.Errorf("slot path %q is not an absolute folder of its own", opt.Path)
 	}

@@ -85,6 +85,20 @@ func TestWrongBytesLeaveNothing(t *testing.T) {
 	}
 }
 
+// TestNoSpace stages what no disk can hold. It is refused before a byte is asked for.
+func TestNoSpace(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "slot")
+	p := payload("1.0.0")
+	p.Artifact.Size = 1 << 60
+	p.Open = func(context.Context, int64) (io.ReadCloser, error) { return nil, errors.New("asked for") }
+	if err := open(t, dir).Stage(t.Context(), p); !isFull(err) || !strings.Contains(err.Error(), "bytes are needed") {
+		t.Fatalf("got %v", err)
+	}
+	if left := files(t, dir); len(left) != 0 {
+		t.Fatalf("left: %v", left)
+	}
+}
+
 // TestResume breaks a download off again and again. Every byte is asked for once, apart from what one connection had
 // under way.
 func TestResume(t *testing.T) {
