@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -269,6 +271,9 @@ func cmdTamper(ts *testscript.TestScript, neg bool, args []string) {
 			if at < 0 {
 				at += len(data)
 			}
+			if at < 0 || at >= len(data) {
+				ts.Fatalf("%s has %d bytes: no byte %d", file, len(data), offset)
+			}
 			data[at] ^= 0xff
 			ts.Check(os.Chmod(file, 0o600))
 			ts.Check(os.WriteFile(file, data, 0o600))
@@ -308,7 +313,18 @@ func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	a, b := tree(ts, args[0]), tree(ts, args[1])
 	if (a == b) == neg {
-		ts.Fatalf("same %s %s: %v\n%s\n%s", args[0], args[1], a == b, a, b)
+		left, right := strings.Split(a, "\n"), strings.Split(b, "\n")
+		for _, line := range left {
+			if !slices.Contains(right, line) {
+				ts.Logf("- %s", line)
+			}
+		}
+		for _, line := range right {
+			if !slices.Contains(left, line) {
+				ts.Logf("+ %s", line)
+			}
+		}
+		ts.Fatalf("same %s %s: %v", args[0], args[1], a == b)
 	}
 }
 
@@ -333,7 +349,7 @@ func tree(ts *testscript.TestScript, dir string) string {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(&out, " %d %x", len(data), data)
+			fmt.Fprintf(&out, " %d bytes %x", len(data), sha256.Sum256(data))
 		}
 		fmt.Fprintln(&out)
 		return nil
