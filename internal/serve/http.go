@@ -24,9 +24,14 @@ import (
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	out := &writer{ResponseWriter: w, rc: http.NewResponseController(w)}
+	// Deadlines are those of the operating system, so its clock counts. Only a writer of a test has none.
+	out := &writer{ResponseWriter: w, rc: http.NewResponseController(w), stall: s.limits.Stall}
 	// A connection may carry the deadline of the request before.
 	out.deadline(time.Time{})
+	if r.Body != http.NoBody {
+		// Also for a body that nobody here reads: net/http does, when the answer is out.
+		_ = out.rc.SetReadDeadline(time.Now().Add(s.limits.Body))
+	}
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", s.page.policy)
@@ -135,41 +140,41 @@ func (s *Server) json(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(data) // whoever is gone needs no answer
 }
 
-// readBody reads a body of at most most bytes, within bodyLimit.
+// readBody reads a body of at most most bytes, within Limits.Body from the beginning of the request.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
 	if r.ContentLength > most {
 		return nil, &http.MaxBytesError{Limit: most}
 	}
-	rc := http.NewResponseController(w)
-	// The deadline is one of the operating system, so its clock counts. A writer without deadlines is one of a test.
-	_ = rc.SetReadDeadline(time.Now().Add(bodyLimit))
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	// Left there, it would end the request while it is worked on.
-	_ = rc.SetReadDeadline(time.Time{})
 	if err != nil {
 		return nil, fmt.Errorf("cannot read request: %w", err)
 	}
+	// Left there, the deadline would end the request while it is worked on.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return data, nil
 }
 
 // upload is a large body: as long as it goes on coming in, it may take its time.
 type upload struct {
-	rc  *http.ResponseController
-	src io.Reader
+	rc    *http.ResponseController
+	src   io.Reader
+	stall time.Duration
 }
 
 func (u upload) Read(p []byte) (int, error) {
-	_ = u.rc.SetReadDeadline(time.Now().Add(stallLimit))
-	return u.src.Read(p)
+	_ = u.rc.SetReadDeadline(time.Now().Add(u.stall))
+	n, err := u.src.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = u.rc.SetReadDeadline(time.Time{}) // what follows is our own work
+	}
+	return n, err
 }
 
-// done ends the deadline.
-func (u upload) done() { _ = u.rc.SetReadDeadline(time.Time{}) }
-
-// writer is an answer on its way: it notes what it was, and gives the other side stallLimit for each step.
+// writer is an answer on its way: it notes what it was, and gives the other side Limits.Stall for each step.
 type writer struct {
 	http.ResponseWriter
 	rc     *http.ResponseController
+	stall  time.Duration
 	status int
 	bytes  int64
 }
@@ -182,7 +187,7 @@ func (w *writer) deadline(t time.Time) { _ = w.rc.SetWriteDeadline(t) }
 func (w *writer) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
-		w.deadline(time.Now().Add(stallLimit))
+		w.deadline(time.Now().Add(w.stall))
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -193,7 +198,7 @@ func (w *writer) Write(p []byte) (written int, err error) {
 	}
 	for {
 		step := p[:min(len(p), writeStep)]
-		w.deadline(time.Now().Add(stallLimit))
+		w.deadline(time.Now().Add(w.stall))
 		n, err := w.ResponseWriter.Write(step)
 		written += n
 		w.bytes += int64(n)
@@ -216,7 +221,7 @@ func (w *writer) ReadFrom(src io.Reader) (written int64, err error) {
 			step.R, step.N = limited.R, min(limited.N, writeStep)
 		}
 		want := step.N
-		w.deadline(time.Now().Add(stallLimit))
+		w.deadline(time.Now().Add(w.stall))
 		n, err := io.Copy(w.ResponseWriter, step)
 		written += n
 		w.bytes += n

@@ -69,7 +69,7 @@ func newMetrics(s *Server) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pawl_build_info", Help: "1.", ConstLabels: prometheus.Labels{"version": s.opt.Version}}, func() float64 { return 1 }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	m.Handler = promhttp.HandlerFor(r, promhttp.HandlerOpts{DisableCompression: true, MaxRequestsInFlight: 2})
+	m.Handler = promhttp.HandlerFor(r, promhttp.HandlerOpts{DisableCompression: true})
 	return m
 }
 
@@ -77,6 +77,9 @@ func newMetrics(s *Server) *metrics {
 func (m *metrics) request(r *http.Request, w *writer) (done func()) {
 	began := time.Now()
 	area := "other"
+	if r.URL.Path == "/" {
+		area = "page"
+	}
 	for _, known := range []string{"/metadata/", "/targets/", repository.PathStaging, repository.PathPublish, repository.PathTrust, repository.PathMetadata, "/api/v1/reports", "/healthz", "/metrics"} {
 		if strings.HasPrefix(r.URL.Path, known) {
 			area = strings.Trim(known, "/")

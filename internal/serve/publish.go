@@ -22,12 +22,8 @@ import (
 	"github.com/pawl-project/pawl/internal/trust"
 )
 
-const (
-	// usedStep is how exactly the last use of a token is noted: every note is a write.
-	usedStep = time.Minute
-	// refusedPerMinute bounds the audit events of refused callers; the metric counts all of them.
-	refusedPerMinute = 60
-)
+// usedStep is how exactly the last use of a token is noted: every note is a write.
+const usedStep = time.Minute
 
 // authenticated asks for a token before a handler runs, and answers for it if it fails.
 func (s *Server) authenticated(handle func(w http.ResponseWriter, r *http.Request, t store.Token) error) http.HandlerFunc {
@@ -87,7 +83,7 @@ func (s *Server) token(r *http.Request) (store.Token, error) {
 func (s *Server) noteRefused(r *http.Request, e store.Event) {
 	s.metrics.refused.Inc()
 	e.At, e.Action, e.Remote = s.opt.Now(), store.ActionAuth, s.remote(r)
-	if s.refused.allow(e.At, refusedPerMinute) {
+	if s.refused.allow(e.At, s.limits.Refused) {
 		s.audit(detached(r), e)
 	}
 }
@@ -201,9 +197,8 @@ func (s *Server) putStaging(w http.ResponseWriter, r *http.Request, _ store.Toke
 		return nil
 	}
 	defer s.uploads.leave()
-	body := upload{http.NewResponseController(w), http.MaxBytesReader(w, r.Body, size-first)}
+	body := upload{http.NewResponseController(w), http.MaxBytesReader(w, r.Body, size-first), s.limits.Stall}
 	received, done, err := s.opt.Repository.StagePart(r.Context(), d, size, first, body)
-	body.done()
 	s.metrics.uploaded.Add(float64(max(0, received-first)))
 	switch {
 	case errors.Is(err, blob.ErrChanged) || errors.Is(err, blob.ErrOffset):
@@ -256,11 +251,11 @@ func (s *Server) postPublish(w http.ResponseWriter, r *http.Request, t store.Tok
 	if err != nil {
 		return err
 	}
-	if !s.publishes.enter() {
+	if !s.changes.enter() {
 		s.tooMuch(w)
 		return nil
 	}
-	defer s.publishes.leave()
+	defer s.changes.leave()
 	ctx := detached(r)
 	err = s.opt.Repository.Publish(ctx, product, doc)
 	s.metrics.publish(store.ActionPublish, err)
@@ -288,11 +283,11 @@ func (s *Server) postTrust(w http.ResponseWriter, r *http.Request, t store.Token
 	if len(update.Roots) > trust.MaxRootSteps {
 		return refusal.New(refusal.Malformed, "trust update", "%d roots, at most %d are allowed", len(update.Roots), trust.MaxRootSteps)
 	}
-	if !s.publishes.enter() {
+	if !s.changes.enter() {
 		s.tooMuch(w)
 		return nil
 	}
-	defer s.publishes.leave()
+	defer s.changes.leave()
 	ctx := detached(r)
 	err = s.opt.Repository.Trust(ctx, update.Roots, update.Targets)
 	s.metrics.publish(store.ActionTrust, err)

@@ -3,6 +3,7 @@
 package serve
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 
@@ -23,6 +24,10 @@ func (s *Server) postReport(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) report(w http.ResponseWriter, r *http.Request) error {
+	if !s.reports.allow(s.opt.Now(), s.limits.Reports) {
+		s.tooMuch(w)
+		return nil
+	}
 	body, err := s.readBody(w, r, maxReport)
 	if err != nil {
 		return err
@@ -47,13 +52,14 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) error {
 	if !slices.ContainsFunc(summary.Products, func(p repository.ProductSummary) bool { return p.Name == report.Product }) {
 		return refusal.New(refusal.WrongTarget, "report", "product %q is not of this repository", report.Product)
 	}
-	if !s.reports.enter() {
+	report.Received = s.opt.Now().UTC()
+	err = s.opt.Store.AddReport(r.Context(), report)
+	if errors.Is(err, store.ErrFull) {
+		s.log.Warn("report is not taken", "product", report.Product, "error", err)
 		s.tooMuch(w)
 		return nil
 	}
-	defer s.reports.leave()
-	report.Received = s.opt.Now().UTC()
-	if err := s.opt.Store.AddReport(r.Context(), report); err != nil {
+	if err != nil {
 		return err
 	}
 	s.metrics.reports.WithLabelValues(string(report.State)).Inc()

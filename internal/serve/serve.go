@@ -31,28 +31,51 @@ import (
 	"github.com/pawl-project/pawl/internal/store"
 )
 
-// Limits of what callers can ask for and of how long they may take.
+// Limits bound what callers can ask for and how long they may take. A field that is zero has its default.
+type Limits struct {
+	Header   time.Duration // to send the header of a request; 10 s
+	Body     time.Duration // to send a small body; 1 min
+	Idle     time.Duration // between two requests of a connection; 2 min
+	Stall    time.Duration // for the next step of a transfer, either way; 2 min
+	Shutdown time.Duration // for transfers to end when the server stops; 75 s, less than the 90 s after which service managers kill
+
+	Requests int // at once; 4096
+	Uploads  int // at once; 16
+	Changes  int // of the repository, at once; 4
+	Reports  int // in a minute; 6000
+	Refused  int // audit events of refused callers in a minute; 60. The metric counts all of them.
+}
+
+// Limits of sizes.
 const (
-	headerLimit = 10 * time.Second // to send the header of a request
-	bodyLimit   = time.Minute      // to send a small body
-	idleLimit   = 2 * time.Minute  // between two requests of a connection
-	stallLimit  = 2 * time.Minute  // for the next step of a transfer, either way
-	writeStep   = 256 << 10        // bytes of one step of a download
-	maxHeader   = 16 << 10         // bytes of a request's header
-	maxRange    = 256              // bytes of a Range header; a longer one is ignored
-	maxReport   = 8 << 10          // bytes of a report
-
-	maxRequests  = 4096 // that are served at once
-	maxUploads   = 16
-	maxPublishes = 4
-	maxReports   = 32
-
-	retrySeconds = 5 // least pause that a caller is asked for when there is too much to do
-
-	// shutdownGrace is how long transfers may take to end when the server stops: less than the 90 s after which service
-	// managers kill.
-	shutdownGrace = 75 * time.Second
+	writeStep = 256 << 10 // bytes of one step of a download
+	maxHeader = 16 << 10  // bytes of a request's header
+	maxRange  = 256       // bytes of a Range header; a longer one is ignored
+	maxReport = 8 << 10   // bytes of a report
 )
+
+// retrySeconds is the least pause that a caller is asked for when there is too much to do.
+const retrySeconds = 5
+
+func (l Limits) withDefaults() Limits {
+	set(&l.Header, 10*time.Second)
+	set(&l.Body, time.Minute)
+	set(&l.Idle, 2*time.Minute)
+	set(&l.Stall, 2*time.Minute)
+	set(&l.Shutdown, 75*time.Second)
+	set(&l.Requests, 4096)
+	set(&l.Uploads, 16)
+	set(&l.Changes, 4)
+	set(&l.Reports, 6000)
+	set(&l.Refused, 60)
+	return l
+}
+
+func set[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
 
 // Options configure a Server. Repository, Blobs, Store and Now must be set.
 type Options struct {
@@ -66,6 +89,7 @@ type Options struct {
 	Log *slog.Logger
 	// Version of this program, for the page and the metrics.
 	Version string
+	Limits  Limits
 	// BehindProxy takes the last entry of X-Forwarded-For for the address of a refused caller.
 	BehindProxy bool
 }
@@ -78,8 +102,9 @@ type Server struct {
 	metrics *metrics
 	page    *page
 
-	requests, uploads, publishes, reports gate
-	refused                               throttle // audit events of refused callers
+	limits                     Limits
+	requests, uploads, changes gate
+	reports, refused           throttle
 
 	viewMu sync.Mutex
 	view   view // under viewMu
@@ -96,9 +121,10 @@ func New(opt Options) (*Server, error) {
 	if opt.Repository == nil || opt.Blobs == nil || opt.Store == nil || opt.Now == nil {
 		return nil, errors.New("a server needs a repository, its blobs, a store and a clock")
 	}
+	limits := opt.Limits.withDefaults()
 	s := &Server{
-		opt: opt, log: opt.Log,
-		requests: newGate(maxRequests), uploads: newGate(maxUploads), publishes: newGate(maxPublishes), reports: newGate(maxReports),
+		opt: opt, log: opt.Log, limits: limits,
+		requests: make(gate, limits.Requests), uploads: make(gate, limits.Uploads), changes: make(gate, limits.Changes),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -116,7 +142,7 @@ func New(opt Options) (*Server, error) {
 // a TLS configuration it speaks HTTPS, and HTTP/2 to whoever can.
 func (s *Server) Run(ctx context.Context, l net.Listener, config *tls.Config) error {
 	server := &http.Server{
-		Handler: s, TLSConfig: config, ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
+		Handler: s, TLSConfig: config, ReadHeaderTimeout: s.limits.Header, IdleTimeout: s.limits.Idle, MaxHeaderBytes: maxHeader,
 		// What net/http itself complains of are connections of strangers that broke, with their addresses.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 		// A request that has begun is brought to its end.
@@ -143,11 +169,11 @@ func (s *Server) Run(ctx context.Context, l net.Listener, config *tls.Config) er
 		return fmt.Errorf("cannot serve: %w", err)
 	case <-ctx.Done():
 	}
-	s.log.Info("server stops; transfers may end", "within", shutdownGrace)
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	s.log.Info("server stops; transfers may end", "within", s.limits.Shutdown)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.Shutdown)
 	defer cancel()
 	if err := server.Shutdown(limited); err != nil {
-		s.log.Warn("transfers are cut off", "after", shutdownGrace)
+		s.log.Warn("transfers are cut off", "after", s.limits.Shutdown)
 		return server.Close()
 	}
 	return nil
@@ -155,8 +181,6 @@ func (s *Server) Run(ctx context.Context, l net.Listener, config *tls.Config) er
 
 // gate lets a number of callers in at once.
 type gate chan struct{}
-
-func newGate(n int) gate { return make(gate, n) }
 
 // enter reports whether there was room; then leave must be called.
 func (g gate) enter() bool {
