@@ -42,7 +42,8 @@ const (
 // roleLife is how long the catalogue of a product is valid without a new release.
 const roleLife = 365 * 24 * time.Hour
 
-// attempts bounds how often a release is planned anew because somebody else has published meanwhile.
+// attempts bounds how often a release is published: it is planned anew when somebody else has published meanwhile, and
+// uploaded anew when what was uploaded has been swept away.
 const attempts = 2
 
 // signed is the result of the step sign: the files of the release that are not artifacts.
@@ -213,8 +214,26 @@ func (r *run) stage(ctx context.Context) error {
 			}
 		}
 		return struct{}{}, nil
-	}, nil)
+	}, func(struct{}) error { return r.pushed(ctx) })
 	return err
+}
+
+// pushed asks every registry for the image. A registry may throw away what has no tag: a release whose image has gone must
+// not be listed.
+func (r *run) pushed(ctx context.Context) error {
+	for i, a := range r.artifacts {
+		for _, repository := range r.product.Artifacts[i].Images {
+			img := registry.Image{Repository: repository, Digest: a.Digest.SHA256}
+			there, err := r.engine.Images.Exists(ctx, img)
+			if err != nil {
+				return err
+			}
+			if !there {
+				return fmt.Errorf("%s %w", img, registry.ErrNotExist)
+			}
+		}
+	}
+	return nil
 }
 
 // upload stages one file.
@@ -264,16 +283,24 @@ func (r *run) publish(ctx context.Context) error {
 		if err == nil {
 			break
 		}
-		if refusal.Of(err) != refusal.Conflict || attempt == attempts {
+		class := refusal.Of(err)
+		if class != refusal.Conflict && class != refusal.NotProven || attempt == attempts {
 			return err
 		}
-		r.tell("publish", Noted, "somebody else has published meanwhile, so the release is planned anew")
-		catalogue, err := r.engine.Refresh(ctx)
-		if err != nil {
-			return err
-		}
-		if err := r.prepare(ctx, catalogue); err != nil {
-			return err
+		if class == refusal.NotProven {
+			r.tell("publish", Noted, "what an earlier run has uploaded is no longer there, so it is uploaded again")
+			if err := r.journal.Strike(ctx, "stage"); err != nil {
+				return err
+			}
+		} else {
+			r.tell("publish", Noted, "somebody else has published meanwhile, so the release is planned anew")
+			catalogue, err := r.engine.Refresh(ctx)
+			if err != nil {
+				return err
+			}
+			if err := r.prepare(ctx, catalogue); err != nil {
+				return err
+			}
 		}
 		if err := r.stage(ctx); err != nil {
 			return err

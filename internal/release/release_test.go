@@ -334,6 +334,51 @@ func TestSameReleaseAgain(t *testing.T) {
 	w.refused(req, refusal.Conflict, "published with other content")
 }
 
+// killedAt runs a release until it dies at a point.
+func (w *world) killedAt(point string, req release.Request) {
+	w.t.Helper()
+	defer func() {
+		if recover() == nil {
+			w.t.Errorf("not killed at %s", point)
+		}
+	}()
+	_, _ = w.run(fault.With(w.t.Context(), func(at string) {
+		if at == point {
+			panic(point)
+		}
+	}), req)
+}
+
+// What was uploaded and not listed may be swept away before the release goes on: from the repository, and from a registry,
+// where it has no tag.
+func TestUploadsAreSweptAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.killedAt("release.role.greeter:before", w.request("1.0.0"))
+	staged, err := filepath.Glob(w.path("repository", "staging", "*"))
+	if err != nil || len(staged) < 10 {
+		t.Fatalf("%d staged, %v", len(staged), err)
+	}
+	for _, path := range staged {
+		if filepath.Base(path) != "commit" {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.RemoveAll(w.path("registry")); err != nil {
+		t.Fatal(err)
+	}
+	if got := outcomes(w.must(w.request("1.0.0"))); got != "greeter published, gateway published" {
+		t.Error(got)
+	}
+	undisturbed := newWorld(t)
+	undisturbed.must(undisturbed.request("1.0.0"))
+	if got, want := w.outside(), undisturbed.outside(); strings.Count(got, "\n") != strings.Count(want, "\n") {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
 // A build that never gives the same bytes twice, of sources that nobody can name, is finished after a kill all the same.
 func TestUnrepeatableBuildIsFinished(t *testing.T) {
 	t.Parallel()
@@ -350,19 +395,7 @@ func TestUnrepeatableBuildIsFinished(t *testing.T) {
 		})
 		return w.request("1.0.0", p)
 	}
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Error("not killed")
-			}
-		}()
-		ctx := fault.With(t.Context(), func(point string) {
-			if point == "release.publish.greeter:after" {
-				panic(point)
-			}
-		})
-		_, _ = w.run(ctx, unrepeatable())
-	}()
+	w.killedAt("release.publish.greeter:after", unrepeatable())
 	before := w.outside()
 	list := w.must(unrepeatable())
 	if after := w.outside(); list[0].Outcome != release.Already || after != before || count != 1 {

@@ -13,6 +13,7 @@ import (
 	"github.com/pawl-project/pawl/internal/digest"
 	"github.com/pawl-project/pawl/internal/durable"
 	"github.com/pawl-project/pawl/internal/journal"
+	"github.com/pawl-project/pawl/internal/registry"
 )
 
 // The names in the work folder of a release.
@@ -59,9 +60,9 @@ func (r *run) recall(dir string, k kept) ([]byte, error) {
 	return data, nil
 }
 
-// damaged reports that a kept file is gone or changed.
+// damaged reports that a kept file, or an image in a registry, is gone or changed.
 func damaged(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, digest.ErrMismatch) || errors.Is(err, digest.ErrSize)
+	return errors.Is(err, registry.ErrNotExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, digest.ErrMismatch) || errors.Is(err, digest.ErrSize)
 }
 
 // step does a step of the journal and tells the progress. check reads back what an earlier run has left; if that is gone
