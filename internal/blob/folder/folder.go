@@ -118,11 +118,11 @@ func (s *Store) Stat(ctx context.Context, name string) (blob.Info, error) {
 func (s *Store) List(ctx context.Context, prefix string, fn func(blob.Info) error) error {
 	return s.walk(ctx, ".", func(name string, d fs.DirEntry) error {
 		if strings.HasPrefix(d.Name(), ".") || blob.CheckName(name) != nil {
-			return skip
+			return errSkip
 		}
 		if d.IsDir() {
 			if !strings.HasPrefix(name+"/", prefix) && !strings.HasPrefix(prefix, name+"/") {
-				return skip
+				return errSkip
 			}
 			return nil
 		}
@@ -140,8 +140,8 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(blob.Info) erro
 	})
 }
 
-// skip tells walk not to enter a folder.
-var skip = errors.New("skip")
+// errSkip tells walk not to enter a folder.
+var errSkip = errors.New("skip")
 
 // walk calls fn for everything below dir, in the order of whole names.
 func (s *Store) walk(ctx context.Context, dir string, fn func(name string, d fs.DirEntry) error) error {
@@ -155,7 +155,7 @@ func (s *Store) walk(ctx context.Context, dir string, fn func(name string, d fs.
 		}
 		name := path.Join(dir, d.Name())
 		err := fn(name, d)
-		if errors.Is(err, skip) {
+		if errors.Is(err, errSkip) {
 			continue
 		}
 		if err != nil {

@@ -69,7 +69,7 @@ func TestHostileServers(t *testing.T) {
 		"no reason":                   {problem(403, "<html>"), publish, refusal.Unauthorised, "403 Forbidden"},
 		"no token":                    {problem(401, ""), metadata, refusal.Unauthorised, "401 Unauthorized"},
 		"endless reason":              {problem(422, strings.Repeat("x", 1<<20)), publish, "", "422 Unprocessable Entity"},
-		"redirect of a publication":   {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", 302) }, publish, "", "302 Found"},
+		"redirect of a publication":   {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) }, publish, "", "302 Found"},
 		"endless document": {func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				_, _ = w.Write(make([]byte, 1<<20))
