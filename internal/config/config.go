@@ -525,20 +525,8 @@ var (
 	placeholder  = regexp.MustCompile(`\{[a-zA-Z]*\}`)
 )
 
-// reserved are the endings of the files that pawl publishes beside an artifact.
-var reserved = []string{".sigstore.json", ".cdx.json", ".verdict.json"}
-
 func checkName(p *checker, at, name string) {
-	expanded := Expand(name, "1.0.0", "product")
-	if err := statement.CheckName(expanded); err != nil {
-		p.add(at, "artifact name %q: a plain file name of 1 to 128 characters without \"..\" is allowed", name)
-		return
-	}
-	for _, ending := range reserved {
-		if strings.HasSuffix(expanded, ending) {
-			p.add(at, "artifact name %q: the ending %s is for signatures and evidence", name, ending)
-		}
-	}
+	p.wrong(at, statement.CheckArtifact(Expand(name, "1.0.0", "product")))
 }
 
 func checkPlatform(p *checker, at, platform string) {

@@ -258,6 +258,23 @@ func CheckName(name string) error {
 	return nil
 }
 
+// reserved are the endings of the targets that are published beside an artifact: signatures and evidence.
+var reserved = [...]string{".sigstore.json", ".cdx.json", ".verdict.json"}
+
+// CheckArtifact reports whether name may be the name of an artifact: CheckName, and not the name of a signature or of
+// evidence, which stand beside artifacts.
+func CheckArtifact(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	for _, ending := range reserved {
+		if strings.HasSuffix(name, ending) {
+			return fmt.Errorf("artifact name %q: the ending %s is for signatures and evidence", clip(name), ending)
+		}
+	}
+	return nil
+}
+
 // CheckFix reports whether name may be the name of a vulnerability: CVE-2026-1234, GHSA-...
 func CheckFix(name string) error {
 	if !fixName.MatchString(name) {
@@ -327,7 +344,7 @@ func (r Release) checkArtifacts() error {
 	}
 	seen := make(map[string]bool, len(r.Artifacts))
 	for _, a := range r.Artifacts {
-		if err := CheckName(a.Name); err != nil {
+		if err := CheckArtifact(a.Name); err != nil {
 			return err
 		}
 		switch {
