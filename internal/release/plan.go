@@ -31,15 +31,15 @@ type Plan struct {
 // firstSecurityVersion is that of the first release of a product: zero is kept for "no floor yet".
 const firstSecurityVersion = 1
 
-// decide makes the plan. known are the releases of the product that the repository lists; one with the version itself
-// is not looked at. Every error is a refusal.
+// decide makes the plan. known are the other releases of the product that the repository lists, the highest version first.
+// Every error is a refusal.
 func decide(p *Product, req Request, known []trust.Index) (Plan, error) {
 	plan := Plan{Product: p.Name, Version: req.Version, Line: p.Line(req.Version), Kind: req.Kind, Fixes: req.Fixes, MinimumSource: p.minimumSource(req.Version)}
 	checked := fmt.Sprintf("version %s of %s", req.Version, p.Name)
 	for _, x := range known {
 		if plan.Line.Holds(x.Version) && x.Version.Compare(req.Version) > 0 {
 			return Plan{}, refusal.New(refusal.Rollback, checked, "it is lower than %s, which is released on line %s already: it would reach nobody", x.Version, plan.Line).
-				Do("choose a version above %s, or one on another line", highest(known, plan.Line))
+				Do("choose a version above %s, or one on another line", x.Version)
 		}
 	}
 	previous, found := previousOf(req.Version, plan.Line, known)
@@ -140,14 +140,4 @@ func previousOf(v version.Version, line version.Line, known []trust.Index) (trus
 		}
 	}
 	return best, rank > 0
-}
-
-func highest(known []trust.Index, line version.Line) version.Version {
-	var best version.Version
-	for _, x := range known {
-		if line.Holds(x.Version) && x.Version.Compare(best) > 0 {
-			best = x.Version
-		}
-	}
-	return best
 }

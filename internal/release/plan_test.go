@@ -3,6 +3,7 @@
 package release
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ func published(t *testing.T, words string) []trust.Index {
 		}
 		list = append(list, trust.Index{Version: v, Line: v.Line(), SecurityVersion: uint32(number[0] - '0')})
 	}
+	slices.SortFunc(list, func(a, b trust.Index) int { return b.Version.Compare(a.Version) })
 	return list
 }
 

@@ -229,7 +229,11 @@ func TestRefusals(t *testing.T) {
 			t.Parallel()
 			w := first.copyWorld(t)
 			c.change(w)
+			w.builds = 0
 			list := w.refused(c.req(w), c.class, c.words...)
+			if early := []refusal.Class{refusal.Rollback, refusal.Incomplete, refusal.Unauthorised, refusal.Signature}; slices.Contains(early, c.class) && w.builds > 0 {
+				t.Errorf("%d builds before a refusal that needs none", w.builds)
+			}
 			for _, r := range list {
 				if r.Outcome == release.Published {
 					t.Errorf("%+v", r)

@@ -121,7 +121,8 @@ func (r *run) unprepared(ctx context.Context) []error {
 	return problems
 }
 
-// unauthorised asks whether the repository accepts us, and compares the keys with what the root keys have authorised.
+// unauthorised asks whether the repository accepts us, compares the keys with what the root keys have authorised, and the
+// version with what is listed.
 func (r *run) unauthorised(ctx context.Context, catalogue Catalogue) []error {
 	var problems []error
 	p := r.product
@@ -146,6 +147,13 @@ func (r *run) unauthorised(ctx context.Context, catalogue Catalogue) []error {
 		problems = append(problems, refusal.New(refusal.Signature, "catalogue of "+p.Name,
 			"%d release keys have to sign it, and a release signs with one", delegated.Threshold).
 			Do("set the threshold of the product to 1 with \"pawl keys\""))
+	}
+	err := r.look(catalogue)
+	if err == nil && r.listed == nil {
+		_, err = r.plan()
+	}
+	if err != nil {
+		problems = append(problems, r.refused(err))
 	}
 	return problems
 }
@@ -368,15 +376,22 @@ func (r *run) components(ctx context.Context, a build.Artifact, declared []evide
 	return bom, nil
 }
 
-// decide is the step plan.
-func (r *run) decide(ctx context.Context) error {
+// plan makes the plan from what is listed.
+func (r *run) plan() (Plan, error) {
 	var known []trust.Index
 	for _, t := range r.known.Targets {
 		if t.Index != nil && t.Index.Version != r.request.Version {
 			known = append(known, *t.Index)
 		}
 	}
-	plan, err := decide(r.product, r.request, known)
+	// The same catalogue always gives the same plan, to the letter: it is the input of what follows.
+	slices.SortFunc(known, func(a, b trust.Index) int { return b.Version.Compare(a.Version) })
+	return decide(r.product, r.request, known)
+}
+
+// decide is the step plan.
+func (r *run) decide(ctx context.Context) error {
+	plan, err := r.plan()
 	if err != nil {
 		return err
 	}
