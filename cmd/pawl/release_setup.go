@@ -437,7 +437,7 @@ func (s *releaseSetup) scanner(ctx context.Context) (scan.Scanner, string, error
 
 // repository opens the repository for reading and publishing. If it cannot be opened, reading it says why.
 func (s *releaseSetup) repository(ctx context.Context) error {
-	src, root, err := s.openRepository(ctx)
+	src, roots, err := s.openRepository(ctx)
 	if err != nil {
 		s.engine.Refresh = func(context.Context) (release.Catalogue, error) { return nil, err }
 		return nil
@@ -454,7 +454,7 @@ func (s *releaseSetup) repository(ctx context.Context) error {
 			return nil, err
 		}
 		look := func(at time.Time) (*release.View, error) {
-			return release.Look(ctx, src, s.publisher, catalog.Folder(cache), catalog.Options{Now: at, Root: root}, s.products)
+			return release.Look(ctx, src, s.publisher, catalog.Folder(cache), roots, at, s.products)
 		}
 		view, err := look(s.now())
 		if refusal.Of(err) == refusal.Expired && s.config.Repository.URL == "" {
@@ -466,6 +466,9 @@ func (s *releaseSetup) repository(ctx context.Context) error {
 		}
 		if err = errors.Join(err, lock.Unlock()); err != nil {
 			return nil, err
+		}
+		for _, note := range view.Dropped() {
+			s.say("note: %s", note)
 		}
 		return view, nil
 	}
@@ -497,8 +500,8 @@ func (s *releaseSetup) issued(ctx context.Context) (time.Time, error) {
 	return timestamp.Issued, err
 }
 
-// openRepository returns the way to read the repository, and the first root.
-func (s *releaseSetup) openRepository(ctx context.Context) (src catalog.Opener, root []byte, err error) {
+// openRepository returns the way to read the repository, and all roots.
+func (s *releaseSetup) openRepository(ctx context.Context) (src catalog.Opener, roots [][]byte, err error) {
 	dir := s.config.Abs(s.config.Repository.Trust)
 	trusted, err := ceremony.Load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -513,7 +516,7 @@ func (s *releaseSetup) openRepository(ctx context.Context) (src catalog.Opener, 
 	} else {
 		src, s.publisher, err = s.folder(ctx)
 	}
-	return src, trusted.Roots[0], err
+	return src, trusted.Roots, err
 }
 
 // folder opens a repository in a folder. Its snapshot and timestamp are signed here.

@@ -4,6 +4,7 @@ package release_test
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"os"
@@ -591,56 +592,75 @@ func TestDeclaredComponentsAreScanned(t *testing.T) {
 	w.refused(next, refusal.Vulnerable, "CVE-2026-3")
 }
 
+// trustAnew publishes new documents of the root keys, in which greeter has the release key next and these former ones.
+func (w *world) trustAnew(repo *repository.Repository, until time.Time, next *ecdsa.PublicKey, former ...*ecdsa.PublicKey) {
+	w.t.Helper()
+	root := w.key(rootKey)
+	document := func(doc []byte, err error) []byte {
+		w.check(err)
+		doc, err = trust.Sign(w.t.Context(), doc, root)
+		w.check(err)
+		return doc
+	}
+	old, proof := w.key(releaseKey).PublicKey(), w.key(evidenceKey).PublicKey()
+	roots := [][]byte{document(trust.NewRoot(trust.Root{
+		Version: 2, Expires: until, Keys: keys(root.PublicKey()), Threshold: 1, Online: w.key(onlineKey).PublicKey(),
+	}))}
+	targets := document(trust.NewTargets(trust.Targets{Version: 2, Expires: until, Products: []trust.Product{
+		{Name: "gateway", Release: keys(old), Threshold: 1, Evidence: keys(proof)},
+		{Name: "greeter", Release: keys(next), Former: former, Threshold: 1, Evidence: keys(proof)},
+	}}))
+	w.check(repo.Trust(w.t.Context(), roots, targets))
+}
+
 // A catalogue that has expired because nothing was released for a year is replaced by the next release; so is one that
 // was signed by a key that has been retired since.
 func TestExpiredCatalogueAndRetiredKey(t *testing.T) {
 	t.Parallel()
 	w := released(t)
-	ctx := t.Context()
 	e, done := w.engine()
 	defer done()
 	store, err := folder.Open(w.path("repository"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.check(err)
 	defer store.Close()
 	later := time.Now().Add(366 * 24 * time.Hour)
-	root := w.key(rootKey)
-	document := func(doc []byte, err error) []byte {
-		t.Helper()
-		if err == nil {
-			doc, err = trust.Sign(ctx, doc, root)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return doc
-	}
-	old, next, proof := w.key(releaseKey).PublicKey(), w.key(otherKey).PublicKey(), w.key(evidenceKey).PublicKey()
-	roots := [][]byte{document(trust.NewRoot(trust.Root{
-		Version: 2, Expires: later.Add(time.Hour * 24 * 365), Keys: keys(root.PublicKey()), Threshold: 1, Online: w.key(onlineKey).PublicKey(),
-	}))}
-	targets := document(trust.NewTargets(trust.Targets{Version: 2, Expires: later.Add(time.Hour * 24 * 365), Products: []trust.Product{
-		{Name: "gateway", Release: keys(old), Threshold: 1, Evidence: keys(proof)},
-		{Name: "greeter", Release: keys(next), Former: keys(old), Threshold: 1, Evidence: keys(proof)},
-	}}))
-	repo, err := repository.Open(ctx, store, w.key(onlineKey), repository.Options{Now: func() time.Time { return later }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := repo.Trust(ctx, roots, targets); err != nil {
-		t.Fatal(err)
-	}
+	repo, err := repository.Open(t.Context(), store, w.key(onlineKey), repository.Options{Now: func() time.Time { return later }})
+	w.check(err)
+	w.trustAnew(repo, later.Add(365*24*time.Hour), w.key(otherKey).PublicKey(), w.key(releaseKey).PublicKey())
 	w.patch()
 	e.Now, e.Publisher = func() time.Time { return later }, repo
 	e.Refresh = w.look(store, repo, later)
 	req := security(w.request("1.0.1"), "CVE-2026-1")
 	req.Products[0].Release = w.key(otherKey)
-	list, err := e.Run(ctx, req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	list, err := e.Run(t.Context(), req)
+	w.check(err)
 	if got := outcomes(list); got != "greeter published, gateway published" || list[0].Previous != version.MustParse("1.0.0") || list[0].RoleVersion != 2 {
 		t.Errorf("%s, %+v", got, list[0])
+	}
+}
+
+// After a stolen release key has been replaced, what it has signed is no longer listed, and the next release goes on.
+func TestDistrustedKey(t *testing.T) {
+	t.Parallel()
+	w := released(t)
+	e, done := w.engine()
+	defer done()
+	w.trustAnew(e.Publisher.(*repository.Repository), now().Add(24*time.Hour), w.key(otherKey).PublicKey())
+	w.patch()
+	view, err := e.Refresh(t.Context())
+	w.check(err)
+	dropped := view.(*release.View).Dropped()
+	if len(dropped) != 1 || !strings.HasPrefix(dropped[0], "greeter/1.0.0 is no longer listed: refused (signature)") {
+		t.Errorf("dropped: %q", dropped)
+	}
+	p := w.greeter()
+	p.Release = w.key(otherKey)
+	list, err := e.Run(t.Context(), w.request("1.0.1", p))
+	w.check(err)
+	if r := list[0]; r.Outcome != release.Published || !r.Previous.IsZero() || r.RoleVersion != 2 {
+		t.Errorf("%+v", r)
+	}
+	if out := w.outside(); strings.Contains(out, "  greeter/1.0.0/") || !strings.Contains(out, "  greeter/1.0.1/greeter-linux") || !strings.Contains(out, "  gateway/1.0.0/") {
+		t.Error(out)
 	}
 }

@@ -255,7 +255,7 @@ func (w *world) engine() (*release.Engine, func() error) {
 		Tool: evidence.Tool{Name: "pawl", Version: "test"}, Now: now,
 	}
 	e.Refresh = func(ctx context.Context) (release.Catalogue, error) {
-		return release.Look(ctx, store, repo, catalog.Folder(cache), catalog.Options{Now: now(), Root: root}, []string{"greeter", "gateway"})
+		return release.Look(ctx, store, repo, catalog.Folder(cache), [][]byte{root}, now(), []string{"greeter", "gateway"})
 	}
 	return e, store.Close
 }
@@ -501,6 +501,6 @@ func (w *world) look(store *folder.Store, repo *repository.Repository, at time.T
 	root, err := os.ReadFile(w.path("root.json"))
 	w.check(err)
 	return func(ctx context.Context) (release.Catalogue, error) {
-		return release.Look(ctx, store, repo, catalog.Memory{}, catalog.Options{Now: at, Root: root}, []string{"greeter", "gateway"})
+		return release.Look(ctx, store, repo, catalog.Memory{}, [][]byte{root}, at, []string{"greeter", "gateway"})
 	}
 }
