@@ -87,8 +87,8 @@ type Keys struct {
 	// The release key signs the catalogue of the product, the statements and the artifacts, and nothing else. Default:
 	// keys/release-{product}.key.
 	Release string `yaml:"release,omitempty"`
-	// The evidence key signs what is known about an artifact: SBOM and verdict. Never the release key: cosign accepts an
-	// image that carries any attestation by the key it is given. Default: keys/evidence-{product}.key.
+	// The evidence key signs what is known about an artifact: SBOM and verdict. Never the release key: a
+	// signature by that one means "released", and nothing else. Default: keys/evidence-{product}.key.
 	Evidence string `yaml:"evidence,omitempty"`
 	// The online key signs snapshot and timestamp of a repository in a folder; a server has its own. Default:
 	// keys/online.key.
@@ -323,7 +323,7 @@ func (k *Keys) complete(p *checker, folder bool) {
 		k.Evidence = DefaultEvidenceKey
 	}
 	if k.Release == k.Evidence {
-		p.add(at+".evidence", "the evidence key must not be the release key: cosign accepts an image that carries any attestation by the key it is given")
+		p.add(at+".evidence", "the evidence key must not be the release key: a signature by that one means released, and nothing else")
 	}
 	if !folder && k.Online != "" {
 		p.add(at+".online", "a server signs with its own online key: remove this one")
