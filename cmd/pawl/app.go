@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/pawl-project/pawl/internal/httpx"
 	"github.com/pawl-project/pawl/internal/refusal"
 	"github.com/pawl-project/pawl/internal/sign"
 )
@@ -28,7 +29,8 @@ type app struct {
 	err      io.Writer // progress, log, errors
 	env      func(string) (string, bool)
 	now      func() time.Time
-	terminal bool // standard error is a terminal: progress may be drawn
+	terminal bool         // standard error is a terminal: progress may be drawn
+	limits   httpx.Limits // of servers that are read from; tests have less patience
 
 	json         bool
 	verbose      bool

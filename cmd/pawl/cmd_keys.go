@@ -121,6 +121,11 @@ Move every root key to a medium of its own that is kept offline.`,
 			if len(first.Products) == 0 {
 				return usagef("name at least one product with --product")
 			}
+			for _, name := range first.Products {
+				if err := statement.CheckProduct(name); err != nil {
+					return usageError{err}
+				}
+			}
 			o, err := k.options()
 			if err != nil {
 				return err

@@ -29,6 +29,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/pawl-project/pawl/internal/fault"
+	"github.com/pawl-project/pawl/internal/httpx"
 )
 
 var updateGolden = flag.Bool("update", false, "rewrite the golden parts of the scripts")
@@ -42,6 +43,9 @@ func TestMain(m *testing.M) {
 //	PAWL_TEST_CLOCK      an offset ("-8760h") or a time (RFC 3339)
 //	PAWL_TEST_FAULT      the process is killed at this point
 //	PAWL_TEST_FAULT_LOG  every point is appended to this file
+//	PAWL_TEST_PATIENCE   how long a server may be silent or slow ("200ms")
+//
+// A file that becomes larger than "ulimit -f" allows is an error of the write, as on a full disk, and no signal.
 func runForTest() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -75,7 +79,16 @@ func runForTest() int {
 			}
 		})
 	}
-	return newApp(now).run(ctx, os.Args[1:])
+	signal.Ignore(syscall.SIGXFSZ)
+	a := newApp(now)
+	if text := os.Getenv("PAWL_TEST_PATIENCE"); text != "" {
+		patience, err := time.ParseDuration(text)
+		if err != nil {
+			panic("PAWL_TEST_PATIENCE: " + text)
+		}
+		a.limits = httpx.Limits{Answer: patience, Grace: patience, Pause: time.Millisecond, Attempts: 2}
+	}
+	return a.run(ctx, os.Args[1:])
 }
 
 // TestScript runs every script. One script is one promise, typed as a user would type it.

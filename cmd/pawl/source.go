@@ -32,7 +32,7 @@ func (a *app) openSource(location, caFile string) (catalog.Opener, error) {
 	if _, err := httpx.CheckURL(location); err != nil {
 		return nil, usageError{err}
 	}
-	client, err := httpx.New(httpx.Options{CAFile: caFile, UserAgent: "pawl/" + readBuildInfo().Version, Logger: a.log})
+	client, err := httpx.New(httpx.Options{CAFile: caFile, UserAgent: "pawl/" + readBuildInfo().Version, Logger: a.log, Limits: a.limits})
 	if err != nil {
 		return nil, err
 	}
